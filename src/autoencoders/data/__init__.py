@@ -1,0 +1,6 @@
+"""From bytes to pairs (x̃, x)."""
+
+from autoencoders.data.modules import CIFAR10, MNIST, FashionMNIST, GrayCIFAR10, ImageDataModule, NoisyMNIST
+from autoencoders.data.pairs import Batch
+
+__all__ = ["CIFAR10", "MNIST", "Batch", "FashionMNIST", "GrayCIFAR10", "ImageDataModule", "NoisyMNIST"]

@@ -1,0 +1,71 @@
+"""Mistakes of the user's: one clear line, exit code 1, no traceback."""
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Something that the user can put right; the message says what was wrong and what would be right."""
+
+
+def near(name: str, options: Iterable[object]) -> str:
+    """The options as a hint: those that look like `name` first asked for, or else all of them.
+
+    >>> near("denoisin", ["linear", "denoising", "vae"])
+    "did you mean 'denoising'? There are: denoising, linear, vae"
+    """
+    options = sorted(map(str, options))
+    matches = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    question = f"did you mean '{matches[0]}'? " if matches else ""
+    return f"{question}There are: {', '.join(options)}"
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns what a user can cause into one line on stderr and exit code 1.
+
+    Mistakes of the program's own keep their traceback, and HYDRA_FULL_ERROR=1 shows all of them.
+    """
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
+    try:
+        yield
+    except Exception as error:
+        line = None if full else explain(error)
+        if line is None:
+            raise
+        sys.stdout.flush()
+        print(f"error: {line}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def explain(error: BaseException) -> str | None:
+    """The line for a user's mistake, looked for along the chain of causes; None for a bug of ours."""
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for link in chain:
+        if isinstance(link, UserError):
+            return str(link)
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file and link.options:
+            group, _, name = link.missing_cfg_file.rpartition("/")
+            return f"no {group}={name}: {near(name, link.options)}"
+        if isinstance(link, ConfigKeyError) and link.parent_node is not None:
+            options = [key for key in link.parent_node if key != "hydra"]
+            return f"no key {link.full_key or link.key}: {near(str(link.key), options)}"
+        if isinstance(link, OSError) and link.errno is not None and link.filename:
+            return f"{link.filename}: {link.strerror}"
+    for link in chain:
+        if isinstance(link, HydraException | OmegaConfBaseException):
+            return " ".join(line.strip() for line in str(link).splitlines() if "hydra.cc" not in line)
+        if isinstance(link, OSError):
+            return str(link)
+    return None

@@ -1,0 +1,92 @@
+"""Scores a trained model on the official test split, beside what one gets without it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from omegaconf import DictConfig
+from sklearn.decomposition import PCA
+from torch import Tensor
+from tqdm import tqdm
+
+from autoencoders import config, figures
+from autoencoders.data import ImageDataModule
+from autoencoders.data.modules import as_colour
+from autoencoders.data.pairs import to_float
+from autoencoders.files import write_json
+from autoencoders.metrics import reconstruction_metrics
+from autoencoders.models import BaseAutoencoder
+from autoencoders.training import build_data
+
+
+def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Any]:
+    """Rebuilds a run's data and best model and evaluates it, into `run/evaluation`."""
+    data = build_data(cfg)
+    model_class = get_class(cfg.model._target_)
+    model = model_class.load_from_checkpoint(
+        config.checkpoint(run, "best"), map_location="cpu", weights_only=True
+    )
+    return evaluate(model, data, run / "evaluation", cfg.figures.images)
+
+
+def evaluate(model: BaseAutoencoder, data: ImageDataModule, folder: Path, images: int) -> dict[str, Any]:
+    """Scores `model` and the reference rows on the test images; writes metrics.json and the figures.
+
+    Returns:
+        {"model": {metric: mean over test images}, "<reference row>": {...}, ...}
+    """
+    model.eval()
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    pca = fit_pca(data, model.code_dim)
+    totals: dict[str, dict[str, Tensor]] = {}
+    batches = tqdm(data.test_dataloader(), desc="evaluating", leave=False)
+    for raw in batches:
+        batch = data.pair(raw, training=False)
+        batch = batch._replace(corrupted=batch.corrupted.to(model.device), clean=batch.clean.to(model.device))
+        with torch.inference_mode():
+            reconstruction = model(batch.corrupted)
+        _add(totals, "model", model.image_metrics(batch, reconstruction))
+        rows = {f"PCA {model.code_dim}": apply_pca(pca, batch.corrupted).expand_as(batch.clean)}
+        for name, image in {**rows, **model.references(batch)}.items():
+            _add(totals, name, reconstruction_metrics(image, batch.clean))
+    scores = {row: {name: float(s / len(data.test)) for name, s in m.items()} for row, m in totals.items()}
+    for name, figure in figures.draw_all(model, data, data.test, images).items():
+        figures.save(figure, folder / "figures" / f"{name}.png")
+    write_json(folder / "metrics.json", scores)
+    print(f"{table(scores)}\n\n  evaluation  {folder}")
+    return scores
+
+
+def fit_pca(data: ImageDataModule, components: int) -> PCA:
+    """PCA of the images that the model was trained on, as its encoder reads them but uncorrupted."""
+    inputs = torch.cat([as_colour(to_float(part), data.input) for part in data.train.images.split(1000)])
+    flat = inputs.flatten(1).numpy()
+    return PCA(min(components, *flat.shape), svd_solver="covariance_eigh").fit(flat)
+
+
+def apply_pca(pca: PCA, images: Tensor) -> Tensor:
+    """Images (B, C, H, W) reconstructed from as many numbers each as `pca` has components."""
+    flat = images.flatten(1).cpu().numpy()
+    reconstruction = torch.from_numpy(pca.inverse_transform(pca.transform(flat)))
+    return reconstruction.to(images).view_as(images)
+
+
+def table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """The scores as text, a line a row."""
+    columns = list(scores["model"])
+    width = max(map(len, scores)) + 2
+    lines = [" " * width + "".join(f"{column:>12}" for column in columns)]
+    for row, metrics in scores.items():
+        cells = (f"{metrics[column]:>12.5f}" if column in metrics else " " * 12 for column in columns)
+        lines.append(f"{row:<{width}}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def _add(totals: dict[str, dict[str, Tensor]], row: str, metrics: Mapping[str, Tensor]) -> None:
+    sums = totals.setdefault(row, {})
+    for name, values in metrics.items():
+        sums[name] = sums.get(name, torch.zeros(())) + values.double().sum().cpu()

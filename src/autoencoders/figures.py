@@ -1,0 +1,132 @@
+"""The lecture's figures, as matplotlib figures. Images are (N, C, H, W) in [0, 1], on any device."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from autoencoders.data import Batch, ImageDataModule
+from autoencoders.data.pairs import Images
+from autoencoders.files import written_whole
+from autoencoders.models import VAE, BaseAutoencoder
+
+SCATTERED = 5000  # images in the latent scatter
+
+
+def rows(images: Mapping[str, Tensor]) -> Figure:
+    """One row of images for each title; what has been done to an image stands below it."""
+    count = len(next(iter(images.values())))
+    figure = Figure(figsize=(0.9 * count + 1.6, 1.0 * len(images)), layout="constrained")
+    axes = figure.subplots(len(images), 1, squeeze=False)[:, 0]
+    for axis, (title, row) in zip(axes, images.items(), strict=True):
+        _show(axis, row, columns=count)
+        axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=11)
+    return figure
+
+
+def grid(images: Tensor, columns: int, title: str) -> Figure:
+    """Images side by side, line by line."""
+    figure = Figure(figsize=(7, 7.4), layout="constrained")
+    axis = figure.subplots()
+    _show(axis, images, columns=columns, padding=1)
+    axis.set_title(title)
+    return figure
+
+
+def latent_scatter(codes: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
+    """Each image at its two-dimensional code (N, 2), coloured by its class."""
+    figure = Figure(figsize=(7.6, 6.4), layout="constrained")
+    axis = figure.subplots()
+    places, colours = codes.cpu().numpy(), matplotlib.colormaps["tab10"]
+    for index, name in enumerate(classes):
+        mine = places[(labels == index).cpu().numpy()]
+        axis.scatter(mine[:, 0], mine[:, 1], s=4, alpha=0.7, color=colours(index), label=name, linewidths=0)
+    axis.set(xlabel="code 1", ylabel="code 2", title="images at their two-dimensional code")
+    axis.legend(markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def manifold(codes: Tensor, decode: Callable[[Tensor], Tensor], side: int = 20) -> Figure:
+    """The decoder over a grid of the two-dimensional code: the box that holds 98 % of each number of `codes`."""
+    low, high = torch.quantile(codes.float(), torch.tensor([0.01, 0.99], device=codes.device), dim=0)
+    across = torch.linspace(0, 1, side, device=codes.device)
+    down, right = torch.meshgrid(across.flip(0), across, indexing="ij")  # code 2 grows upwards, as in a plot
+    places = low + torch.stack([right.flatten(), down.flatten()], dim=1) * (high - low)
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    axis = figure.subplots()
+    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    _show(axis, decode(places), columns=side, padding=0, extent=extent)
+    axis.set(xlabel="code 1", ylabel="code 2", title="the decoder over its two-dimensional code")
+    axis.set_xticks(np.linspace(extent[0], extent[1], 5))
+    axis.set_yticks(np.linspace(extent[2], extent[3], 5))
+    axis.set_aspect("auto")
+    return figure
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str) -> Figure:
+    """Lines of (x values, y values) by name, x by powers of 2."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axis = figure.subplots()
+    for name, (xs, ys) in series.items():
+        axis.plot(xs, ys, marker="o", label=name)
+    axis.set_xscale("log", base=2)
+    ticks = sorted({value for xs, _ in series.values() for value in xs})
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set(xlabel=x, ylabel=y, title=title, ylim=(0, None))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As a PNG."""
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def to_array(images: Tensor, columns: int, padding: int = 2) -> np.ndarray:
+    """Images (N, C, H, W) as one picture (H', W', 3) of uint8, white between them."""
+    picture = make_grid(images.detach().float().clamp(0, 1).cpu(), columns, padding, pad_value=1.0)
+    return (picture * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _show(axis, images, columns, padding=2, extent=None):  # type: ignore[no-untyped-def]
+    axis.imshow(to_array(images, columns, padding), extent=extent, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+# ---- what a model has to show -------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def model_rows(model: BaseAutoencoder, batch: Batch) -> dict[str, torch.Tensor]:
+    """Images by the title of their row, as `model.rows` names them; x̃ only where it is not x."""
+    shown = {"clean": batch.clean, "corrupted": batch.unaided, "reconstruction": model(batch.corrupted)}
+    if torch.equal(batch.clean, batch.unaided):
+        del shown["corrupted"]
+    return {title: shown[key] for key, title in model.rows.items() if key in shown}
+
+
+@torch.inference_mode()
+def draw_all(model: BaseAutoencoder, data: ImageDataModule, images: Images, count: int) -> dict[str, Figure]:
+    """Every figure that the model has something to show in, by file name, on the images of one split."""
+    was_training = model.training
+    model.eval()
+    drawn = {"reconstructions": rows(model_rows(model, data.first(images, count, model.device)))}
+    if model.code_dim == 2:
+        batch = data.first(images, SCATTERED, model.device)
+        codes = model.encode(batch.corrupted).float()
+        drawn["latent_scatter"] = latent_scatter(codes, batch.labels, data.classes)
+        drawn["manifold"] = manifold(codes, model.decode)
+    if isinstance(model, VAE):
+        drawn["samples"] = grid(model.sample(100, seed=0), columns=10, title="samples from the prior")
+    model.train(was_training)
+    return drawn

@@ -1,0 +1,132 @@
+"""Where metrics go: metrics.csv in the run folder always, Weights & Biases beside it."""
+
+import csv
+import netrc
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from autoencoders.files import written_whole
+
+WANDB_INIT_TIMEOUT_S = 20
+
+
+class MetricsCSV(Logger):
+    """One row a logged step, one column a metric, in `metrics.csv`; a resumed run goes on in its file.
+
+    (Lightning's own CSVLogger deletes the file of the run that is resumed.)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.columns = ["step", "epoch"]
+        self.rows: list[dict[str, Any]] = []  # not written yet
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                self.columns = list(csv.DictReader(file).fieldnames or self.columns)
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run folder has its config already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.rows.append({"step": step, **metrics})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Appends the new rows; writes the file anew when they bring a new column."""
+        new = [key for row in self.rows for key in row if key not in self.columns]
+        if not self.rows:
+            return
+        if new or not self.path.exists():
+            self.columns += dict.fromkeys(new)
+            rows = self._read() + self.rows
+            with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns)
+                writer.writeheader()
+                writer.writerows(rows)
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerows(self.rows)
+        self.rows = []
+
+    @rank_zero_only
+    def drop_after(self, step: int) -> None:
+        """Forgets rows past `step`: what a run did after the checkpoint that it is resumed from."""
+        rows = [row for row in self._read() if int(row["step"]) < step]
+        self.path.unlink(missing_ok=True)
+        self.rows = rows
+        self.save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def start_wandb(
+    folder: Path, config: Any, project: str, mode: str, group: str | None, tags: list[str], name: str
+) -> WandbLogger | None:
+    """Starts the run's W&B run in its folder, or goes on with it, and says how to look at it.
+
+    `mode` "auto" is online when an account is known, else offline, which needs none. W&B being out of reach
+    never stops a run: it is offline then.
+    """
+    if rank_zero_only.rank != 0:
+        return None
+    import wandb
+
+    known = folder / "wandb-id.txt"
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    arguments: dict[str, Any] = {
+        "project": project, "group": group, "tags": tags, "name": name, "config": config, "dir": folder,
+        "id": known.read_text() if known.exists() else None, "resume": "allow",
+    }  # fmt: skip
+    settings = wandb.Settings(silent=True, console="off", init_timeout=WANDB_INIT_TIMEOUT_S)
+    try:
+        run = wandb.init(mode=mode, settings=settings, **arguments)  # type: ignore[arg-type]
+    except wandb.Error as error:
+        rank_zero_warn(f"W&B can't be reached ({error}); this run is logged offline")
+        run = wandb.init(mode="offline", settings=settings, **arguments)
+    known.write_text(run.id)
+    return WandbLogger(experiment=run)
+
+
+def how_to_look(run: Any) -> str:
+    """One line on where a W&B run is, for the end of a run."""
+    if not run.settings._offline:
+        return str(run.url)
+    folder = Path(run.settings.sync_dir)
+    return f"{folder} (offline; look: wandb leet {folder}; upload: wandb sync {folder})"
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

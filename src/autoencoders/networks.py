@@ -1,0 +1,110 @@
+"""Encoders and decoders, sized by plain numbers: linear, mlp, conv.
+
+`encoder` maps images (B, C, H, W) to features (B, F); `decoder` maps codes (B, D) to images (B, C, H, W),
+without a squashing function at the end: a likelihood makes pixels of it. A decoder mirrors its encoder.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from autoencoders.errors import UserError, near
+
+Shape = Sequence[int]  # (C, H, W)
+
+
+def encoder(network: Mapping[str, Any], shape: Shape, features: int) -> nn.Sequential:
+    """The encoder of a family, e.g. `{"name": "mlp", "hidden": [512, 128]}`, for images of `shape`."""
+    name, sizes = _split(network)
+    return ENCODERS[name](shape, features, **sizes)
+
+
+def decoder(network: Mapping[str, Any], code_dim: int, shape: Shape) -> nn.Sequential:
+    """The decoder of a family, for images of `shape`."""
+    name, sizes = _split(network)
+    return DECODERS[name](code_dim, shape, **sizes)
+
+
+def _split(network: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    sizes = dict(network)
+    name = sizes.pop("name")
+    if name not in ENCODERS:
+        raise UserError(f"no network={name}: {near(name, ENCODERS)}")
+    return name, sizes
+
+
+def _linear_encoder(shape: Shape, features: int) -> nn.Sequential:
+    return _mlp_encoder(shape, features, hidden=())
+
+
+def _linear_decoder(code_dim: int, shape: Shape) -> nn.Sequential:
+    return _mlp_decoder(code_dim, shape, hidden=())
+
+
+def _mlp_encoder(shape: Shape, features: int, hidden: Sequence[int]) -> nn.Sequential:
+    channels, height, width = shape
+    return nn.Sequential(nn.Flatten(), *_layers([channels * height * width, *hidden, features]))
+
+
+def _mlp_decoder(code_dim: int, shape: Shape, hidden: Sequence[int]) -> nn.Sequential:
+    channels, height, width = shape
+    layers = _layers([code_dim, *reversed(hidden), channels * height * width])
+    return nn.Sequential(*layers, nn.Unflatten(1, tuple(shape)))
+
+
+def _conv_encoder(
+    shape: Shape, features: int, patch: int, channels: Sequence[int], hidden: Sequence[int]
+) -> nn.Sequential:
+    """Patches of `patch` x `patch` pixels become channels, which makes the first layer, the dearest one on
+    a full-size image, cheap. Then each convolution halves the side; fully connected layers end in the code.
+    """
+    widths, sides = _conv_sizes(shape, patch, channels)
+    layers: list[nn.Module] = [nn.PixelUnshuffle(patch)]
+    for (before, after), side in zip(pairwise(widths), sides, strict=False):
+        layers += [nn.Conv2d(before, after, _kernel(side), stride=2, padding=1), nn.SiLU()]
+    flat = widths[-1] * sides[-1] ** 2
+    return nn.Sequential(*layers, nn.Flatten(), *_layers([flat, *hidden, features]))
+
+
+def _conv_decoder(
+    code_dim: int, shape: Shape, patch: int, channels: Sequence[int], hidden: Sequence[int]
+) -> nn.Sequential:
+    widths, sides = _conv_sizes(shape, patch, channels)
+    flat = widths[-1] * sides[-1] ** 2
+    layers: list[nn.Module] = [
+        *_layers([code_dim, *reversed(hidden), flat]),
+        nn.Unflatten(1, (widths[-1], sides[-1], sides[-1])),
+    ]
+    for (before, after), side in zip(pairwise(widths[::-1]), sides[-2::-1], strict=True):
+        layers += [nn.SiLU(), nn.ConvTranspose2d(before, after, _kernel(side), stride=2, padding=1)]
+    return nn.Sequential(*layers, nn.PixelShuffle(patch))
+
+
+def _conv_sizes(shape: Shape, patch: int, channels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The channels and the sides of the images between the convolutions, from the image to the code."""
+    depth, height, width = shape
+    if height != width or height % patch:
+        raise UserError(f"network=conv needs square images whose side divides by network.patch={patch}")
+    sides = [height // patch]
+    for _ in channels:
+        sides.append((sides[-1] + 1) // 2)
+    return [depth * patch**2, *channels], sides
+
+
+def _kernel(side: int) -> int:
+    """The kernel that halves `side` (rounded up) and whose transpose gives it back exactly, at padding 1."""
+    return 4 - side % 2
+
+
+def _layers(widths: Sequence[int]) -> list[nn.Module]:
+    """Fully connected layers with SiLU between them, none after the last."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.SiLU()]
+    return layers[:-1]
+
+
+ENCODERS = {"linear": _linear_encoder, "mlp": _mlp_encoder, "conv": _conv_encoder}
+DECODERS = {"linear": _linear_decoder, "mlp": _mlp_decoder, "conv": _conv_decoder}

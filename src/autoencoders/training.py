@@ -1,0 +1,182 @@
+"""One training run: compose → seed → fit → test on the best checkpoint → metrics.json."""
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class, instantiate
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from autoencoders import config
+from autoencoders.callbacks import Pictures
+from autoencoders.data import ImageDataModule
+from autoencoders.files import write_json
+from autoencoders.loggers import MetricsCSV, how_to_look, start_wandb
+from autoencoders.models import BaseAutoencoder
+
+
+def train(cfg: DictConfig, folder: Path) -> float:
+    """Trains what `cfg` describes into the run folder and returns the objective of its best checkpoint."""
+    start = time.perf_counter()
+    quiet()
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    data = build_data(cfg)
+    if "LOCAL_RANK" not in os.environ:
+        data.prepare_data()  # before other processes and W&B are started: it is what most often goes wrong
+    model = build_model(cfg)
+    checkpoints = ModelCheckpoint(
+        folder / "checkpoints",
+        filename="best",
+        monitor=cfg.objective,
+        save_last=True,
+        enable_version_counter=False,
+    )
+    pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
+    loggers = build_loggers(cfg, folder)
+    trainer = build_trainer(
+        cfg, loggers, [checkpoints, pictures, LearningRateMonitor("step"), TQDMProgressBar(refresh_rate=20)]
+    )
+    if trainer.is_global_zero:
+        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+        write_json(folder / "environment.json", environment())
+    try:
+        last = str(config.checkpoint(Path(cfg.resume), "last")) if cfg.resume else None
+        if last:
+            loggers[0].drop_after(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
+        trainer.fit(model, data, ckpt_path=last, weights_only=True)
+        # Validation chose the checkpoint, so the test images are looked at once, here.
+        best = checkpoints.best_model_path
+        (validation,) = trainer.validate(model, data, ckpt_path=best, weights_only=True, verbose=False)
+        (test,) = trainer.test(model, data, verbose=False)
+        metrics = {
+            **validation,
+            **test,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.fit_loop.epoch_loop.global_step,
+            "seconds": time.perf_counter() - start,
+        }
+        if trainer.is_global_zero:
+            pictures.draw(trainer, model)
+            write_json(folder / "metrics.json", metrics)
+            report(folder, metrics, loggers)
+    finally:
+        for logger in loggers[1:]:
+            logger.experiment.finish()  # type: ignore[attr-defined]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return float(metrics[cfg.objective])
+
+
+def build_data(cfg: DictConfig) -> ImageDataModule:
+    arguments = config.plain(cfg.data)
+    module = get_class(arguments.pop("_target_"))
+    for declared_for_the_model in ("input_shape", "target_shape"):
+        del arguments[declared_for_the_model]
+    data = module(**arguments, corruption=instantiate(cfg.corruption, _convert_="all"))
+    assert isinstance(data, ImageDataModule)
+    return data
+
+
+def build_model(cfg: DictConfig) -> BaseAutoencoder:
+    model = instantiate(cfg.model, _convert_="all")
+    assert isinstance(model, BaseAutoencoder)
+    return model
+
+
+def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
+    loggers: list[Logger] = [MetricsCSV(folder)]
+    if cfg.logger.name == "wandb":
+        options = {key: value for key, value in config.plain(cfg.logger).items() if key != "name"}
+        name = f"{HydraConfig.get().runtime.choices.model}-{folder.name}"
+        wandb = start_wandb(folder, config.plain(cfg), name=name, **options)
+        loggers += [wandb] if wandb else []
+    return loggers
+
+
+def build_trainer(cfg: DictConfig, loggers: list[Any], callbacks: list[Callback]) -> Trainer:
+    options = config.plain(cfg.trainer)
+    if options["precision"] == "auto":
+        options["precision"] = fast_precision(options["accelerator"])
+    trainer = instantiate(
+        options,
+        logger=loggers,
+        callbacks=callbacks,
+        use_distributed_sampler=False,  # the loaders share the images out themselves
+        num_sanity_val_steps=0,
+        _convert_="all",
+    )
+    assert isinstance(trainer, Trainer)
+    return trainer
+
+
+def fast_precision(accelerator: str) -> str:
+    """bf16-mixed where matrices in bfloat16 are multiplied much faster than in float32, else 32-true."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    flags = Path("/proc/cpuinfo")
+    amx = flags.exists() and "amx_bf16" in flags.read_text()
+    return "bf16-mixed" if amx else "32-true"
+
+
+def environment() -> dict[str, Any]:
+    """What one needs to know to run it again: command, versions, git state, machine."""
+    packages = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn")
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "git": {"commit": _git("rev-parse", "HEAD"), "changed": _git("status", "--porcelain") != ""},
+        "machine": {
+            "platform": platform.platform(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this repository; None outside of one."""
+    command = ["git", "-C", str(config.REPOSITORY), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def report(folder: Path, metrics: dict[str, float], loggers: list[Any]) -> None:
+    """Says what came out and where it is."""
+    print()
+    for name, value in metrics.items():
+        print(f"  {name:14} {value:.5g}")
+    print(f"\n  figures  {folder / 'figures'}")
+    print(f"  metrics  {folder / 'metrics.json'}, {folder / 'metrics.csv'}")
+    for logger in loggers[1:]:
+        print(f"  W&B      {how_to_look(logger.experiment)}")
+
+
+def quiet() -> None:
+    """Leaves of the libraries' messages those that a user can act on."""
+    logging.getLogger("lightning.pytorch").handlers.clear()  # else Hydra's root handler says all twice
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # there are none on purpose
+        ".*GPU available but not used.*",
+        ".*exists and is not empty.*",  # a resumed run's checkpoints
+        ".*sync_dist.*",  # torchmetrics adds up over the devices
+    ):
+        warnings.filterwarnings("ignore", message)

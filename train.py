@@ -1,0 +1,28 @@
+"""Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2 (see conf/, README.md)."""
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from autoencoders import config, errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float:
+    with config.checked(cfg) as folder:
+        from autoencoders.training import train  # torch and lightning: only for a config that is known to be good
+
+        objective = train(cfg, folder)
+        if cfg.evaluate and "LOCAL_RANK" not in os.environ:
+            from autoencoders.evaluation import evaluate_run
+
+            evaluate_run(folder, cfg)
+        return objective
+
+
+if __name__ == "__main__":
+    with errors.one_line_errors():
+        sys.argv[1:] = config.expand_resume(sys.argv[1:])
+        main()
