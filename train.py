@@ -11,7 +11,7 @@ from autoencoders import config, errors
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float:
-    with config.checked(cfg) as folder:
+    with errors.one_line_errors(), config.checked(cfg) as folder:
         from autoencoders.training import train  # torch and lightning: only for a config that is known to be good
 
         objective = train(cfg, folder)

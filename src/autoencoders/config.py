@@ -45,6 +45,13 @@ RANGES: dict[str, tuple[float, float, str]] = {
     r"trainer\.gradient_clip_val": POSITIVE,
 }
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    r"model\.likelihood": ("gaussian", "bernoulli"),
+    r"data\.(input|target)": ("gray", "color"),
+    r"logger\.mode": ("auto", "online", "offline"),
+    r"trainer\.accelerator": ("auto", "cpu", "gpu"),
+}
+
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for a value out of its range and for parts that do not fit together."""
@@ -52,6 +59,9 @@ def check(cfg: DictConfig) -> None:
         for pattern, (low, high, ends) in RANGES.items():
             if value is not None and re.fullmatch(pattern, key):
                 _check_range(key, value, low, high, ends)
+        for pattern, choices in CHOICES.items():
+            if re.fullmatch(pattern, key) and value not in choices:
+                raise UserError(f"{key}={value} must be {' or '.join(choices)}")
     _check_devices(cfg)
     _check_pairs(cfg)
     if not str(cfg.objective).startswith("val/"):
@@ -112,8 +122,6 @@ def _check_pairs(cfg: DictConfig) -> None:
     if cfg.data.corrupt_once and unchanged:
         raise UserError("data=noisy_mnist with corruption=none is not noisy: choose a corruption, or data=mnist")
     for key in ("input", "target"):
-        if cfg.data[key] not in ("gray", "color"):
-            raise UserError(f"data.{key}={cfg.data[key]} must be gray or color")
         if cfg.data[f"{key}_shape"][0] != (3 if cfg.data[key] == "color" else 1):
             raise UserError(f"data.{key}={cfg.data[key]} is not what this data set has: its images are gray")
     if model == "ColorizationAutoencoder" and (cfg.data.input, cfg.data.target) != ("gray", "color"):

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
+FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
 class UserError(Exception):
     """Something that the user can put right; the message says what was wrong and what would be right."""
 
@@ -17,7 +20,7 @@ def near(name: str, options: Iterable[object]) -> str:
     >>> near("denoisin", ["linear", "denoising", "vae"])
     "did you mean 'denoising'? There are: denoising, linear, vae"
     """
-    options = sorted(map(str, options))
+    options = sorted(str(option) for option in options if not str(option).startswith("_"))
     matches = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     question = f"did you mean '{matches[0]}'? " if matches else ""
     return f"{question}There are: {', '.join(options)}"
@@ -29,12 +32,11 @@ def one_line_errors() -> Iterator[None]:
 
     Mistakes of the program's own keep their traceback, and HYDRA_FULL_ERROR=1 shows all of them.
     """
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:
         yield
     except Exception as error:
-        line = None if full else explain(error)
+        line = None if FULL_ERRORS else explain(error)
         if line is None:
             raise
         sys.stdout.flush()
@@ -45,7 +47,7 @@ def one_line_errors() -> Iterator[None]:
 def explain(error: BaseException) -> str | None:
     """The line for a user's mistake, looked for along the chain of causes; None for a bug of ours."""
     from hydra.errors import HydraException, MissingConfigException
-    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     chain: list[BaseException] = []
     cause: BaseException | None = error
@@ -58,7 +60,7 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, MissingConfigException) and link.missing_cfg_file and link.options:
             group, _, name = link.missing_cfg_file.rpartition("/")
             return f"no {group}={name}: {near(name, link.options)}"
-        if isinstance(link, ConfigKeyError) and link.parent_node is not None:
+        if isinstance(link, ConfigKeyError | ConfigAttributeError) and link.parent_node is not None:
             options = [key for key in link.parent_node if key != "hydra"]
             return f"no key {link.full_key or link.key}: {near(str(link.key), options)}"
         if isinstance(link, OSError) and link.errno is not None and link.filename:

@@ -46,7 +46,10 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.rows.append({"step": step, **metrics})
+        if self.rows and self.rows[-1]["step"] == step:
+            self.rows[-1].update(metrics)
+        else:
+            self.rows.append({"step": step, **metrics})
 
     @rank_zero_only
     def save(self) -> None:

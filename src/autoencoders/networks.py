@@ -5,34 +5,53 @@ without a squashing function at the end: a likelihood makes pixels of it. A deco
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from autoencoders.errors import UserError, near
 
 Shape = Sequence[int]  # (C, H, W)
 
 
-def encoder(network: Mapping[str, Any], shape: Shape, features: int) -> nn.Sequential:
-    """The encoder of a family, e.g. `{"name": "mlp", "hidden": [512, 128]}`, for images of `shape`."""
-    name, sizes = _split(network)
-    return ENCODERS[name](shape, features, **sizes)
+def encoder(network: Mapping[str, Any], shape: Shape, features: int) -> nn.Module:
+    """The encoder of a family, e.g. `{"name": "mlp", "hidden": [512, 128]}`, for images of `shape`.
+
+    With `linear_path: true` an affine map is added to the network's output, so that the network has only to
+    learn what PCA can't.
+    """
+    name, linear_path, sizes = _split(network)
+    body = ENCODERS[name](shape, features, **sizes)
+    return Sum(body, _linear_encoder(shape, features)) if linear_path else body
 
 
-def decoder(network: Mapping[str, Any], code_dim: int, shape: Shape) -> nn.Sequential:
-    """The decoder of a family, for images of `shape`."""
-    name, sizes = _split(network)
-    return DECODERS[name](code_dim, shape, **sizes)
+def decoder(network: Mapping[str, Any], code_dim: int, shape: Shape) -> nn.Module:
+    """The decoder of a family, for images of `shape`; `linear_path` as for the encoder."""
+    name, linear_path, sizes = _split(network)
+    body = DECODERS[name](code_dim, shape, **sizes)
+    return Sum(body, _linear_decoder(code_dim, shape)) if linear_path else body
 
 
-def _split(network: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+class Sum(nn.Module):
+    """The sum of what several networks make of the same input."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reduce(torch.add, (branch(x) for branch in self.branches))
+
+
+def _split(network: Mapping[str, Any]) -> tuple[str, bool, dict[str, Any]]:
     sizes = dict(network)
-    name = sizes.pop("name")
+    name, linear_path = sizes.pop("name"), sizes.pop("linear_path", False)
     if name not in ENCODERS:
         raise UserError(f"no network={name}: {near(name, ENCODERS)}")
-    return name, sizes
+    return name, linear_path, sizes
 
 
 def _linear_encoder(shape: Shape, features: int) -> nn.Sequential:

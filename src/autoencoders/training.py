@@ -16,7 +16,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -46,9 +46,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     )
     pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
     loggers = build_loggers(cfg, folder)
-    trainer = build_trainer(
-        cfg, loggers, [checkpoints, pictures, LearningRateMonitor("step"), TQDMProgressBar(refresh_rate=20)]
-    )
+    trainer = build_trainer(cfg, loggers, [checkpoints, pictures, TQDMProgressBar(refresh_rate=20)])
     if trainer.is_global_zero:
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         write_json(folder / "environment.json", environment())
@@ -178,5 +176,6 @@ def quiet() -> None:
         ".*GPU available but not used.*",
         ".*exists and is not empty.*",  # a resumed run's checkpoints
         ".*sync_dist.*",  # torchmetrics adds up over the devices
+        ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.14
     ):
         warnings.filterwarnings("ignore", message)

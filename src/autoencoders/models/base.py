@@ -13,7 +13,6 @@ from torchmetrics import MeanMetric
 from autoencoders import losses, networks
 from autoencoders.corruption import Noise
 from autoencoders.data.pairs import Batch
-from autoencoders.errors import UserError, near
 from autoencoders.metrics import reconstruction_metrics, squared_error
 
 
@@ -65,8 +64,6 @@ class BaseAutoencoder(LightningModule):
             "gaussian": losses.Gaussian(likelihood_std, self.bounded),
             "bernoulli": losses.Bernoulli(),
         }
-        if likelihood not in likelihoods:
-            raise UserError(f"no model.likelihood={likelihood}: {near(likelihood, likelihoods)}")
         self.likelihood = likelihoods[likelihood]
         self.encoder = networks.encoder(network, input_shape, code_dim * self.code_parameters)
         self.decoder = networks.decoder(network, code_dim, target_shape)
@@ -114,6 +111,7 @@ class BaseAutoencoder(LightningModule):
         # Every call of self.log takes as long as a small layer, so it is called only when it is written.
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss", loss, prog_bar=True)
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
             if len(terms) > 1:
                 self.log_dict({f"train/{name}": term for name, term in terms.items()})
         return loss

@@ -1,0 +1,28 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny data sets, which stand for the real ones in the whole session."""
+    root = tmp_path_factory.mktemp("data")
+    tiny.install(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def composed(data_root: Path) -> Compose:
+    """Composes conf/ with overrides, for a run of seconds on the tiny data."""
+
+    def compose_(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(tiny.REPOSITORY / "conf"), version_base="1.3"):
+            return compose("train", [*tiny.SMALL, f"data.root={data_root}", "logger=csv", *overrides])
+
+    return compose_

@@ -1,0 +1,214 @@
+"""train.py and evaluate.py as a user runs them, in processes of their own, on the tiny data."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+NO_WANDB = ["logger=csv"]
+
+
+def run(script: str, data_root: Path, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ, "TINY_ROOT": str(data_root), "TINY_SCRIPT": script, "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(tiny.__file__).parent), "WANDB_MODE": "offline",
+    }  # fmt: skip
+    command = [sys.executable, str(Path(tiny.__file__)), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done
+
+
+def train(data_root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.run.dir={folder}", "figures.images=4"]
+    return run("train.py", data_root, *small, *arguments)
+
+
+def column(folder: Path, name: str) -> list[float]:
+    """The values of a metric in metrics.csv, without the rows that have none."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    path = folder / "checkpoints" / f"{name}.ckpt"
+    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return state
+
+
+@pytest.fixture(scope="module")
+def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A denoiser's run folder, two epochs, with W&B offline."""
+    folder = tmp_path_factory.mktemp("runs") / "denoising"
+    options = ("model=denoising", "model.code_dim=2", "trainer.max_epochs=2", "figures.every_n_epochs=1")
+    done = train(data_root, folder, *options)
+    assert "wandb leet" in done.stdout
+    assert "wandb sync" in done.stdout
+    return folder
+
+
+def test_a_run_folder_holds_everything(trained: Path) -> None:
+    figures = {path.name for path in (trained / "figures").iterdir()}
+    assert figures == {"reconstructions.png", "latent_scatter.png", "manifold.png"}
+    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert {"val/mse", "val/loss", "test/mse", "test/psnr", "test/ssim", "test/gain_db", "seconds"} <= set(metrics)
+    assert (metrics["epochs"], metrics["steps"]) == (2, 10)
+    assert min(column(trained, "val/mse")) == pytest.approx(metrics["val/mse"], rel=1e-5)
+    assert len(column(trained, "train/loss")) == 10
+    environment = json.loads((trained / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert "_target_: autoencoders.corruption.Gaussian" in (trained / "config.yaml").read_text()
+    assert "${" not in (trained / "config.yaml").read_text()
+    assert not list(trained.rglob("*.tmp"))
+
+
+def test_wandb_pictures_are_read_back_from_the_offline_run(trained: Path) -> None:
+    (offline,) = (trained / "wandb").glob("offline-run-*")
+    media = offline / "files" / "media"
+    assert {path.stem.split("_")[0] for path in (media / "images" / "pictures").iterdir()} >= {"reconstructions"}
+    tables = sorted((media / "table").glob("validation_images_*.table.json"))
+    table = json.loads(tables[-1].read_text())
+    assert table["columns"] == ["image", "original", "corrupted", "denoised"]
+    assert len(table["data"]) == 4
+    from PIL import Image
+
+    original, corrupted = (Image.open(offline / "files" / cell["path"]) for cell in table["data"][0][1:3])
+    assert original.size == corrupted.size == (28, 28)
+    assert original.tobytes() != corrupted.tobytes()
+    leet = Path(sys.executable).with_name("wandb")
+    done = subprocess.run(
+        [leet, "leet", "inspect", "--json", str(next(offline.glob("*.wandb")))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "val/mse" in done.stdout
+
+
+def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: Path) -> None:
+    run("evaluate.py", data_root, f"run={trained}")
+    scores = json.loads((trained / "evaluation" / "metrics.json").read_text())
+    assert set(scores) == {"model", "PCA 2", "corrupted image", "median filter"}
+    tested = json.loads((trained / "metrics.json").read_text())
+    for name in ("mse", "psnr", "ssim"):
+        assert scores["model"][name] == pytest.approx(tested[f"test/{name}"], rel=1e-4)
+    assert (trained / "evaluation" / "figures" / "manifold.png").stat().st_size > 1000
+    run("evaluate.py", data_root, f"run={trained}", "corruption=masking")
+    masked = json.loads((trained / "evaluation" / "metrics.json").read_text())
+    assert masked["corrupted image"]["mse"] != scores["corrupted image"]["mse"]
+
+
+def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
+    """The same curve, test metrics (37 images are uneven shards) and weights, in one run folder."""
+    folders = {devices: tmp_path / str(devices) for devices in (1, 2)}
+    for devices, folder in folders.items():
+        options = ("model=vae", "corruption=gaussian", "trainer.max_epochs=2", f"trainer.devices={devices}")
+        train(data_root, folder, *options, *NO_WANDB)
+    for metric in ("val/mse", "val/loss", "test/mse", "test/psnr", "test/ssim"):
+        assert column(folders[2], metric) == pytest.approx(column(folders[1], metric), rel=1e-5), metric
+    one, two = (weights(folder) for folder in folders.values())
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) -> None:
+    options = ("model=denoising", *NO_WANDB)
+    train(data_root, tmp_path / "whole", *options, "trainer.max_epochs=3")
+    folder = tmp_path / "parts"
+    train(data_root, folder, *options, "trainer.max_epochs=3", "+trainer.max_steps=5")
+    run("train.py", data_root, f"resume={folder}", "trainer.max_steps=-1")
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+    assert len(column(folder, "val/mse")) == 3
+    steps = column(folder, "step")
+    assert steps == sorted(set(steps))
+
+
+def test_the_same_seed_gives_the_same_weights(data_root: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(data_root, tmp_path / name, "model=denoising", f"seed={seed}", *NO_WANDB)
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+def test_a_multirun_compares_with_pca(data_root: Path, tmp_path: Path) -> None:
+    small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.sweep.dir={tmp_path}", *NO_WANDB]
+    run("train.py", data_root, *small, "experiment=pca_comparison", "model.code_dim=2,4")
+    assert (tmp_path / "pca_comparison.png").stat().st_size > 1000
+    for job in "01":
+        scores = json.loads((tmp_path / job / "evaluation" / "metrics.json").read_text())
+        assert set(scores) == {"model", f"PCA {2 * (int(job) + 1)}"}
+
+
+BAD = {
+    "model=denoisin": "no model=denoisin: did you mean 'denoising'",
+    "data=mnits": "no data=mnits: did you mean 'mnist'",
+    "corruption=gausian": "no corruption=gausian: did you mean 'gaussian'",
+    "experiment=latent": "no experiment=latent: did you mean 'latent_space'",
+    "model.cod_dim=3": "no key model.cod_dim: did you mean 'code_dim'",
+    "modle=vae": "no key modle: did you mean 'model'",
+    "model.code_dim=0": "model.code_dim=0 must be ≥ 1",
+    "model.code_dim=two": "model.code_dim=two must be a number",
+    "model.lr=0": "model.lr=0 must be > 0",
+    "corruption=gaussian corruption.std=-1": "corruption.std=-1 must be ≥ 0",
+    "corruption=masking corruption.fraction=1.5": "corruption.fraction=1.5 must be ≥ 0 and ≤ 1",
+    "corruption=compose corruption.steps.blur.sigma=0": "corruption.steps.blur.sigma=0 must be > 0",
+    "data.batch_size=63 trainer.devices=2": "data.batch_size=63 must be divisible by the 2 devices",
+    "trainer=cpu trainer.devices=4096": "trainer.devices=4096 is more than the",
+    "model=colorization data=mnist": "nothing to colour in MNIST",
+    "model=denoising corruption=none": "nothing to denoise",
+    "data=noisy_mnist corruption=none": "is not noisy",
+    "data=mnist data.target=color": "its images are gray",
+    "data=cifar10_gray data.target=red": "data.target=red must be gray or color",
+    "model=linear network=mlp": "model=linear is linear",
+    "model.likelihood=poisson": "model.likelihood=poisson must be gaussian or bernoulli",
+    "objective=test/mse": "must be a validation metric",
+    "resume=runs/nowhere": "no run folder runs/nowhere",
+    "model.code_dim=[": "no viable alternative",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_gets_one_line(arguments: str, tmp_path: Path) -> None:
+    """... and a non-zero exit, soon, and no folder is left."""
+    command = [sys.executable, str(tiny.REPOSITORY / "train.py"), *arguments.split(), f"hydra.run.dir={tmp_path}/run"]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert time.perf_counter() - start < 10  # 0.7 s on an idle machine
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert BAD[arguments] in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "name one run folder"),
+        ("run=nowhere", "no run folder nowhere"),
+        ("run=.", "is not a run folder"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_with_a_run_folder(arguments: str, message: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(tiny.REPOSITORY / "evaluate.py"), *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert message in done.stderr
+
+
+def test_a_run_without_a_checkpoint_is_no_run_to_evaluate(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- model=vae\n")
+    command = [sys.executable, str(tiny.REPOSITORY / "evaluate.py"), f"run={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "holds no checkpoint" in done.stderr

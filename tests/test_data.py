@@ -1,0 +1,122 @@
+"""The pairs (x̃, x): who gets which image, and which noise."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoencoders.corruption import Corruption, Gaussian
+from autoencoders.data import CIFAR10, MNIST, GrayCIFAR10, ImageDataModule, NoisyMNIST
+from autoencoders.data.pairs import GlobalBatches
+from autoencoders.errors import UserError
+
+NOISE = Gaussian(0.5, 0.5, clip=True)
+
+
+def module(
+    kind: type[ImageDataModule], root: Path, corruption: Corruption | None = NOISE, **options: object
+) -> ImageDataModule:
+    arguments: dict[str, object] = {"batch_size": 16, "validation_size": 30, "eval_batch_size": 16, **options}
+    data = kind(str(root), corruption=corruption, **arguments)  # type: ignore[arg-type]
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def all_pairs(data: ImageDataModule, split: str, *, training: bool = False) -> tuple[Tensor, Tensor]:
+    batches = getattr(data, f"{split}_dataloader")()
+    pairs = [data.pair(raw, training=training) for raw in batches]
+    return torch.cat([pair.corrupted for pair in pairs]), torch.cat([pair.clean for pair in pairs])
+
+
+def test_training_and_validation_images_part_the_official_split(data_root: Path) -> None:
+    data = module(MNIST, data_root)
+    parts = torch.cat([data.train.images, data.val.images])
+    assert (len(data.train), len(data.val), len(data.test)) == (80, 30, 37)
+    assert len(torch.unique(parts.flatten(1), dim=0)) == 110
+    assert torch.equal(module(MNIST, data_root, seed=5).val.images, data.val.images)
+
+
+def test_pixels_are_floats_in_the_unit_interval(data_root: Path) -> None:
+    corrupted, clean = all_pairs(module(MNIST, data_root), "val")
+    assert clean.dtype == torch.float32
+    assert 0 <= clean.min() < 0.01 < 0.9 < clean.max() <= 1
+    assert not torch.equal(corrupted, clean)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_noise_depends_on_the_image_alone(split: str, data_root: Path) -> None:
+    one = all_pairs(module(MNIST, data_root, eval_batch_size=16, seed=0), split)
+    other = all_pairs(module(MNIST, data_root, eval_batch_size=7, seed=1, train_size=40), split)
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
+
+
+def test_training_noise_is_fresh_at_every_step_and_epoch(data_root: Path) -> None:
+    data = module(MNIST, data_root)
+    loader = data.train_dataloader()
+    first = [data.pair(raw, training=True) for raw in loader]
+    assert not torch.equal(first[0].corrupted - first[0].clean, first[1].corrupted - first[1].clean)
+    again = [data.pair(raw, training=True) for raw in loader]
+    assert torch.equal(first[0].corrupted, again[0].corrupted)  # the same epoch of the same seed
+    loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
+    later = [data.pair(raw, training=True) for raw in loader]
+    assert not torch.equal(first[0].clean, later[0].clean)
+
+
+def test_noisy_mnist_has_one_noisy_version_of_each_training_image(data_root: Path) -> None:
+    data = module(NoisyMNIST, data_root)
+    noise_of: dict[bytes, Tensor] = {}
+    loader = data.train_dataloader()
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        for raw in loader:
+            pair = data.pair(raw, training=True)
+            for corrupted, clean in zip(pair.corrupted, pair.clean, strict=True):
+                known = noise_of.setdefault(clean.numpy().tobytes(), corrupted)
+                assert torch.equal(known, corrupted)
+    assert len(noise_of) == 80
+    assert not torch.equal(*list(noise_of.values())[:2])
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_global_batch_is_the_same_set_for_any_number_of_devices(shuffle: bool, world_size: int) -> None:
+    def batches(rank: int, world: int) -> GlobalBatches:
+        sampler = GlobalBatches(50, 12, shuffle=shuffle, seed=3, rank=rank, world_size=world)
+        sampler.set_epoch(4)
+        return sampler
+
+    alone = list(batches(0, 1))
+    shared = [list(batches(rank, world_size)) for rank in range(world_size)]
+    assert len(alone) == (4 if shuffle else 5)
+    for k, (step, rows) in enumerate(alone):
+        assert all(part[k][0] == step for part in shared)
+        together = torch.cat([part[k][1] for part in shared])
+        assert sorted(together.tolist()) == sorted(rows.tolist())
+
+
+def test_gray_cifar10_pairs_gray_with_colour_or_with_gray(data_root: Path) -> None:
+    corrupted, clean = all_pairs(module(GrayCIFAR10, data_root, None, input="gray", target="color"), "test")
+    assert (corrupted.shape[1], clean.shape[1]) == (1, 3)
+    luma = (clean * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    torch.testing.assert_close(corrupted, luma, atol=1e-3, rtol=0)
+    corrupted, clean = all_pairs(module(GrayCIFAR10, data_root, None, input="gray", target="gray"), "test")
+    assert torch.equal(corrupted, clean)
+
+
+def test_flips_mirror_half_of_the_training_images_and_no_other(data_root: Path) -> None:
+    options = {"input": "color", "target": "color"}
+    plain = module(CIFAR10, data_root, None, flip=False, **options)
+    data = module(CIFAR10, data_root, None, flip=True, **options)
+    before, after = all_pairs(plain, "train", training=True)[1], all_pairs(data, "train", training=True)[1]
+    same = (before == after).flatten(1).all(1)
+    assert 20 < int(same.sum()) < 60
+    assert torch.equal(after[~same], before[~same].flip(-1))
+    assert torch.equal(all_pairs(plain, "val")[1], all_pairs(data, "val")[1])
+
+
+def test_more_training_images_than_there_are_is_an_error(data_root: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.train_size=81 .* at most the 80 images"):
+        module(MNIST, data_root, train_size=81)

@@ -1,0 +1,59 @@
+"""Losses and metrics against the libraries' own and closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch import distributions as D
+
+from autoencoders import losses, metrics
+
+X = torch.rand(5, 1, 6, 6)
+OUTPUT = torch.randn(5, 1, 6, 6)
+
+
+def test_gaussian_nll_is_that_of_torch() -> None:
+    likelihood = losses.Gaussian(0.3)
+    expected = -D.Normal(OUTPUT.sigmoid(), 0.3).log_prob(X).flatten(1).sum(1)
+    torch.testing.assert_close(likelihood.nll(OUTPUT, X), expected)
+
+
+def test_gaussian_nll_is_the_squared_error_plus_a_constant() -> None:
+    likelihood = losses.Gaussian(math.sqrt(0.5), bounded=False)
+    squared = (OUTPUT - X).square().flatten(1).sum(1)
+    constant = likelihood.nll(OUTPUT, X) - squared
+    torch.testing.assert_close(constant, torch.full((5,), 18 * math.log(math.pi)))
+    assert torch.equal(likelihood.mean(OUTPUT), OUTPUT)
+
+
+def test_bernoulli_nll_is_that_of_torch() -> None:
+    black_or_white = X.round()
+    expected = -D.Bernoulli(logits=OUTPUT).log_prob(black_or_white).flatten(1).sum(1)
+    torch.testing.assert_close(losses.Bernoulli().nll(OUTPUT, black_or_white), expected)
+    torch.testing.assert_close(losses.Bernoulli().mean(OUTPUT), OUTPUT.sigmoid())
+
+
+def test_kl_is_that_of_torch() -> None:
+    mean, log_variance = torch.randn(4, 3), torch.randn(4, 3)
+    posterior = D.Normal(mean, (0.5 * log_variance).exp())
+    expected = D.kl_divergence(posterior, D.Normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(losses.kl_to_standard_normal(mean, log_variance), expected)
+
+
+def test_metrics_of_a_known_error() -> None:
+    clean = torch.rand(3, 3, 32, 32) * 0.5
+    values = metrics.reconstruction_metrics(clean + 0.1, clean)
+    torch.testing.assert_close(values["mse"], torch.full((3,), 0.01))
+    torch.testing.assert_close(values["psnr"], torch.full((3,), 20.0))
+    assert ((values["ssim"] > 0) & (values["ssim"] < 1)).all()
+    perfect = metrics.reconstruction_metrics(clean, clean)
+    assert perfect["psnr"].tolist() == [100] * 3
+    assert perfect["ssim"].tolist() == pytest.approx([1] * 3)
+
+
+def test_chroma_error_does_not_see_luma() -> None:
+    clean = torch.rand(2, 3, 4, 4)
+    assert metrics.chroma_squared_error(clean + 0.2, clean).abs().max() < 1e-6
+    red = torch.tensor([0.1, 0, 0]).view(1, 3, 1, 1)
+    expected = ((0.1 - 0.0299) ** 2 + 2 * 0.0299**2) / 3
+    torch.testing.assert_close(metrics.chroma_squared_error(clean + red, clean), torch.full((2,), expected))

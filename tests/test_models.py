@@ -1,0 +1,130 @@
+"""The models: what they compute, in closed form where there is one."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Compose
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torch import distributions as D
+
+from autoencoders import training
+from autoencoders.corruption import Noise
+from autoencoders.data import Batch
+from autoencoders.models import VAE, BaseAutoencoder, DenoisingAutoencoder
+from autoencoders.models.base import one_cycle
+
+
+def batch(clean: Tensor, corrupted: Tensor | None = None) -> Batch:
+    labels = torch.zeros(len(clean), dtype=torch.long)
+    return Batch(clean if corrupted is None else corrupted, clean, labels, Noise(0, rows=len(clean)))
+
+
+def build(composed: Compose, *overrides: str) -> BaseAutoencoder:
+    torch.manual_seed(0)
+    return training.build_model(composed(*overrides))
+
+
+def test_the_linear_autoencoder_is_pca(composed: Compose) -> None:
+    """Its best error is PCA's, and its code then spans PCA's subspace (Baldi & Hornik 1989)."""
+    model = build(composed, "model=linear", "model.code_dim=3").double()
+    basis, _ = torch.linalg.qr(torch.randn(784, 6, dtype=torch.double))
+    scale = torch.tensor([3.0, 2.5, 2.0, 0.3, 0.2, 0.1], dtype=torch.double)
+    images = ((torch.randn(200, 6, dtype=torch.double) * scale) @ basis.T).view(-1, 1, 28, 28)
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=2000, tolerance_grad=1e-12, tolerance_change=1e-14, history_size=50,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = (model(images) - images).square().flatten(1).sum(1).mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    flat = images.flatten(1).numpy()
+    pca = PCA(3).fit(flat)
+    best = ((pca.inverse_transform(pca.transform(flat)) - flat) ** 2).sum(1).mean()
+    assert loss().item() == pytest.approx(best, rel=1e-3)
+    (weight,) = (p.detach() for p in model.decoder.parameters() if p.ndim == 2)
+    cosines = torch.linalg.svdvals(torch.from_numpy(pca.components_) @ torch.linalg.qr(weight)[0])
+    assert cosines.min() > 0.999  # of the principal angles between the two subspaces
+
+
+def test_the_objective_is_the_squared_error_plus_a_constant(composed: Compose) -> None:
+    model = build(composed, "model=autoencoder", "model.code_dim=4")
+    images = torch.rand(5, 1, 28, 28)
+    terms = model.loss_terms(batch(images))
+    assert list(terms) == ["nll"]
+    squared = (model(images) - images).square().flatten(1).sum(1)
+    torch.testing.assert_close(terms["nll"], squared + 392 * math.log(math.pi))
+
+
+def test_vae_terms_are_the_elbo(composed: Compose) -> None:
+    model = build(composed, "model=vae", "model.code_dim=4", "model.beta=2.0")
+    assert isinstance(model, VAE)
+    images = torch.rand(5, 1, 28, 28).round()
+    terms = model.loss_terms(batch(images))
+    mean, log_variance = model.posterior(images)
+    posterior = D.Normal(mean, (0.5 * log_variance).exp())
+    kl = D.kl_divergence(posterior, D.Normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(terms["kl"], 2 * kl)
+    code = posterior.mean + posterior.stddev * Noise(0, rows=5).normal(5, 4)
+    nll = -D.Bernoulli(logits=model.decoder(code)).log_prob(images).flatten(1).sum(1)
+    torch.testing.assert_close(terms["nll"], nll)
+    assert torch.equal(model.encode(images), mean)
+
+
+def test_vae_samples_are_images_and_follow_their_seed(composed: Compose) -> None:
+    model = build(composed, "model=vae", "model.code_dim=2")
+    assert isinstance(model, VAE)
+    samples = model.sample(6, seed=1)
+    assert samples.shape == (6, 1, 28, 28)
+    assert 0 <= samples.min() <= samples.max() <= 1
+    assert torch.equal(samples, model.sample(6, seed=1))
+    assert not torch.equal(samples, model.sample(6, seed=2))
+
+
+def test_denoising_gain_is_measured_from_the_corrupted_image(composed: Compose) -> None:
+    model = build(composed, "model=denoising")
+    assert isinstance(model, DenoisingAutoencoder)
+    clean = torch.full((4, 1, 28, 28), 0.5)
+    pairs = batch(clean, clean + 0.1)
+    assert model.image_metrics(pairs, clean + 0.1)["gain_db"].tolist() == pytest.approx([0] * 4, abs=1e-4)
+    assert model.image_metrics(pairs, clean + 0.01)["gain_db"].tolist() == pytest.approx([20] * 4, abs=1e-3)
+
+
+def test_references_of_a_denoiser(composed: Compose) -> None:
+    clean = torch.zeros(1, 1, 28, 28)
+    corrupted = clean.clone()
+    corrupted[0, 0, 5, 5] = 1  # one bright pixel, which a median takes away
+    references = build(composed, "model=denoising").references(batch(clean, corrupted))
+    assert torch.equal(references["corrupted image"], corrupted)
+    assert torch.equal(references["median filter"], clean)
+
+
+def test_references_of_a_colorizer(composed: Compose) -> None:
+    gray, clean = torch.rand(2, 1, 32, 32), torch.rand(2, 3, 32, 32)
+    (reference,) = build(composed, "model=colorization").references(batch(clean, gray)).values()
+    assert torch.equal(reference, gray.repeat(1, 3, 1, 1))
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    rates = [one_cycle(step, 100, 0.1) for step in range(101)]
+    assert rates.index(max(rates)) == 10
+    assert rates[10] == pytest.approx(1)
+    assert rates[100] == pytest.approx(0, abs=1e-6)
+    assert all(rate > 0 for rate in rates[:100])
+    assert one_cycle(0, 1, 0.5) > 0
+
+
+def test_a_checkpoint_is_loaded_without_running_code(composed: Compose, tmp_path: Path) -> None:
+    cfg = composed("model=vae", "model.code_dim=3")
+    training.train(cfg, tmp_path)
+    path = tmp_path / "checkpoints" / "best.ckpt"
+    model = VAE.load_from_checkpoint(path, weights_only=True)
+    assert model.code_dim == 3
+    assert model.hparams["input_shape"] == [1, 28, 28]

