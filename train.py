@@ -1,6 +1,5 @@
-"""Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2 (see conf/, README.md)."""
+"""Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2 (see README.md)."""
 
-import os
 import sys
 
 import hydra
@@ -12,10 +11,11 @@ from autoencoders import config, errors
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float:
     with errors.one_line_errors(), config.checked(cfg) as folder:
-        from autoencoders.training import train  # torch and lightning: only for a config that is known to be good
+        # These import torch and lightning, which takes seconds: only for a config that is known to be good.
+        from autoencoders.training import train
 
         objective = train(cfg, folder)
-        if cfg.evaluate and "LOCAL_RANK" not in os.environ:
+        if cfg.evaluate and config.is_main_process():
             from autoencoders.evaluation import evaluate_run
 
             evaluate_run(folder, cfg)

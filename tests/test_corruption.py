@@ -12,7 +12,7 @@ from autoencoders.corruption import Corruption, Noise
 COUNT = 400
 CLEAN = torch.full((COUNT, 3, 16, 16), 0.25)
 
-EVERY = {
+EVERY: dict[str, Corruption] = {
     "none": c.Identity(),
     "gaussian": c.Gaussian(0.5, 0.5, True),
     "speckle": c.Speckle(0.5),
@@ -104,7 +104,9 @@ def test_blur_keeps_the_mean_and_spreads_a_point_by_sigma() -> None:
 def test_grayscale_is_the_luma_in_every_channel() -> None:
     clean = torch.rand(2, 3, 4, 4)
     luma = 0.299 * clean[:, 0] + 0.587 * clean[:, 1] + 0.114 * clean[:, 2]
-    torch.testing.assert_close(corrupt(c.Grayscale(), clean), luma[:, None].expand(-1, 3, -1, -1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        corrupt(c.Grayscale(), clean), luma[:, None].expand(-1, 3, -1, -1), atol=1e-3, rtol=0
+    )
 
 
 def test_compose_goes_in_order() -> None:

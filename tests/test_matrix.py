@@ -34,7 +34,7 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
         module.setup("fit")
         batch = module.pair(next(iter(module.train_dataloader())), training=True)
         loss = torch.stack(list(autoencoder.loss_terms(batch).values())).sum(0).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         gradients = [p.grad for p in autoencoder.parameters()]
         assert all(g is not None and g.isfinite().all() for g in gradients)
         assert sum(float(g.abs().sum()) for g in gradients if g is not None) > 0

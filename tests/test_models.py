@@ -41,10 +41,10 @@ def test_the_linear_autoencoder_is_pca(composed: Compose) -> None:
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = (model(images) - images).square().flatten(1).sum(1).mean()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     flat = images.flatten(1).numpy()
     pca = PCA(3).fit(flat)
     best = ((pca.inverse_transform(pca.transform(flat)) - flat) ** 2).sum(1).mean()

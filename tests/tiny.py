@@ -9,7 +9,6 @@ import io
 import json
 import os
 import runpy
-import sys
 import tarfile
 from pathlib import Path
 

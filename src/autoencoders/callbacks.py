@@ -11,6 +11,7 @@ from autoencoders import figures
 from autoencoders.data import ImageDataModule
 from autoencoders.models import BaseAutoencoder
 
+
 class Pictures(Callback):
     """Draws a model's pictures on validation images every few epochs, into `folder` and W&B."""
 
@@ -33,7 +34,12 @@ class Pictures(Callback):
                 self._to_wandb(logger, trainer.global_step, model, data, list(pictures))
 
     def _to_wandb(
-        self, logger: WandbLogger, step: int, model: BaseAutoencoder, data: ImageDataModule, names: Sequence[str]
+        self,
+        logger: WandbLogger,
+        step: int,
+        model: BaseAutoencoder,
+        data: ImageDataModule,
+        names: Sequence[str],
     ) -> None:
         import wandb
 

@@ -21,7 +21,9 @@ from autoencoders.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
-OmegaConf.register_new_resolver("channels", lambda colour: {"gray": 1, "color": 3}.get(colour, 0), replace=True)
+OmegaConf.register_new_resolver(
+    "channels", lambda colour: {"gray": 1, "color": 3}.get(colour, 0), replace=True
+)
 
 POSITIVE, NOT_NEGATIVE, FRACTION = (0, math.inf, "()"), (0, math.inf, "[)"), (0, 1, "[]")
 AT_LEAST_1 = (1, math.inf, "[)")
@@ -78,9 +80,14 @@ def checked(cfg: DictConfig) -> Iterator[Path]:
         yield folder
     except BaseException:
         written = [path for path in folder.iterdir() if path.name != ".hydra"]
-        if not written and "LOCAL_RANK" not in os.environ:
+        if not written and is_main_process():
             shutil.rmtree(folder)
         raise
+
+
+def is_main_process() -> bool:
+    """False in the processes that Lightning starts for the other devices of a run."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _check_range(key: str, value: Any, low: float, high: float, ends: str) -> None:
@@ -120,7 +127,9 @@ def _check_pairs(cfg: DictConfig) -> None:
     if model == "LinearAutoencoder" and cfg.network.name != "linear":
         raise UserError(f"model=linear is linear: network={cfg.network.name} is for model=autoencoder")
     if cfg.data.corrupt_once and unchanged:
-        raise UserError("data=noisy_mnist with corruption=none is not noisy: choose a corruption, or data=mnist")
+        raise UserError(
+            "data=noisy_mnist with corruption=none is not noisy: choose a corruption, or data=mnist"
+        )
     for key in ("input", "target"):
         if cfg.data[f"{key}_shape"][0] != (3 if cfg.data[key] == "color" else 1):
             raise UserError(f"data.{key}={cfg.data[key]} is not what this data set has: its images are gray")
@@ -175,7 +184,9 @@ def checkpoint(run: Path, name: str) -> Path:
     """
     path = run / "checkpoints" / f"{name}.ckpt"
     if not path.is_file():
-        raise UserError(f"{run} holds no checkpoint ({path.relative_to(run)}): it was not trained to an epoch's end")
+        raise UserError(
+            f"{run} holds no checkpoint ({path.relative_to(run)}): it was not trained to an epoch's end"
+        )
     return path
 
 

@@ -18,7 +18,7 @@ class Noise:
     """The random numbers of one batch, the same whatever the number of devices.
 
     Every process draws the numbers of the whole global batch, of `rows` images, from a generator seeded
-    with `key` (say: the run's seed, the step), and keeps those of its own images: rank, rank + world_size, ...
+    with `key` (the run's seed, the step, ...), keeping those of its own images: rank, rank + world_size, ...
     """
 
     def __init__(

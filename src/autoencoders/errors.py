@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 

@@ -24,10 +24,9 @@ from autoencoders.training import build_data
 def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Any]:
     """Rebuilds a run's data and best model and evaluates it, into `run/evaluation`."""
     data = build_data(cfg)
-    model_class = get_class(cfg.model._target_)
-    model = model_class.load_from_checkpoint(
-        config.checkpoint(run, "best"), map_location="cpu", weights_only=True
-    )
+    path = config.checkpoint(run, "best")
+    model_class: type[BaseAutoencoder] = get_class(cfg.model._target_)
+    model = model_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     return evaluate(model, data, run / "evaluation", cfg.figures.images)
 
 

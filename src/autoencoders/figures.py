@@ -6,7 +6,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -52,7 +54,7 @@ def latent_scatter(codes: Tensor, labels: Tensor, classes: Sequence[str]) -> Fig
 
 
 def manifold(codes: Tensor, decode: Callable[[Tensor], Tensor], side: int = 20) -> Figure:
-    """The decoder over a grid of the two-dimensional code: the box that holds 98 % of each number of `codes`."""
+    """The decoder over a grid of the two-dimensional code: the box that holds 98 % of each of its numbers."""
     low, high = torch.quantile(codes.float(), torch.tensor([0.01, 0.99], device=codes.device), dim=0)
     across = torch.linspace(0, 1, side, device=codes.device)
     down, right = torch.meshgrid(across.flip(0), across, indexing="ij")  # code 2 grows upwards, as in a plot
@@ -68,7 +70,9 @@ def manifold(codes: Tensor, decode: Callable[[Tensor], Tensor], side: int = 20) 
     return figure
 
 
-def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str) -> Figure:
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str
+) -> Figure:
     """Lines of (x values, y values) by name, x by powers of 2."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axis = figure.subplots()
@@ -89,13 +93,19 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def to_array(images: Tensor, columns: int, padding: int = 2) -> np.ndarray:
+def to_array(images: Tensor, columns: int, padding: int = 2) -> NDArray[np.uint8]:
     """Images (N, C, H, W) as one picture (H', W', 3) of uint8, white between them."""
     picture = make_grid(images.detach().float().clamp(0, 1).cpu(), columns, padding, pad_value=1.0)
     return (picture * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def _show(axis, images, columns, padding=2, extent=None):  # type: ignore[no-untyped-def]
+def _show(
+    axis: Axes,
+    images: Tensor,
+    columns: int,
+    padding: int = 2,
+    extent: tuple[float, float, float, float] | None = None,
+) -> None:
     axis.imshow(to_array(images, columns, padding), extent=extent, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])
@@ -103,7 +113,7 @@ def _show(axis, images, columns, padding=2, extent=None):  # type: ignore[no-unt
         spine.set_visible(False)
 
 
-# ---- what a model has to show -------------------------------------------------------------------------------
+# ---- what a model has to show -----------------------------------------------------------------------------
 
 
 @torch.inference_mode()

@@ -90,14 +90,12 @@ class MetricsCSV(Logger):
 
 def start_wandb(
     folder: Path, config: Any, project: str, mode: str, group: str | None, tags: list[str], name: str
-) -> WandbLogger | None:
+) -> WandbLogger:
     """Starts the run's W&B run in its folder, or goes on with it, and says how to look at it.
 
     `mode` "auto" is online when an account is known, else offline, which needs none. W&B being out of reach
     never stops a run: it is offline then.
     """
-    if rank_zero_only.rank != 0:
-        return None
     import wandb
 
     known = folder / "wandb-id.txt"

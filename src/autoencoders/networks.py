@@ -4,7 +4,7 @@
 without a squashing function at the end: a likelihood makes pixels of it. A decoder mirrors its encoder.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
 from typing import Any
@@ -125,5 +125,13 @@ def _layers(widths: Sequence[int]) -> list[nn.Module]:
     return layers[:-1]
 
 
-ENCODERS = {"linear": _linear_encoder, "mlp": _mlp_encoder, "conv": _conv_encoder}
-DECODERS = {"linear": _linear_decoder, "mlp": _mlp_decoder, "conv": _conv_decoder}
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    "linear": _linear_encoder,
+    "mlp": _mlp_encoder,
+    "conv": _conv_encoder,
+}
+DECODERS: dict[str, Callable[..., nn.Module]] = {
+    "linear": _linear_decoder,
+    "mlp": _mlp_decoder,
+    "conv": _conv_decoder,
+}

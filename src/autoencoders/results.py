@@ -1,7 +1,7 @@
 """Trains every row of the README's results table, several seeds each, and writes the table into it.
 
-python -m autoencoders.results [row ...]: each run is `python train.py ...` in a process of its own, timed from
-its start to its end. What was measured is kept in runs/results.json, so that rows can be made one by one.
+python -m autoencoders.results [row ...]: each run is `python train.py ...` in a process of its own, timed
+from its start to its end. What was measured is kept in runs/results.json, so rows can be made one by one.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from autoencoders.config import REPOSITORY
 from autoencoders.files import write_json, written_whole
 
 SEEDS = (0, 1, 2)
-# name: (overrides, what it is, the lecture's test MSE). The lecture's notebooks (R. Atienza, University of the
-# Philippines, 2022) train with batch 64, Adam and a cosine over 30 epochs, and choose on the test split.
+# name: (overrides, what it is, the lecture's test MSE). The lecture's notebooks (R. Atienza, University of
+# the Philippines, 2022) train with batch 64, Adam and a cosine over 30 epochs, choosing on the test split.
 ROWS: dict[str, tuple[str, str, str]] = {
     "code2": ("experiment=latent_space", "autoencoder, MNIST, code of 2", "0.0392"),
     "code16": ("model=autoencoder", "autoencoder, MNIST, code of 16", "0.00744"),
     "denoising": ("model=denoising", "denoising N(0.5, 0.5²) clipped, MNIST, code of 16", "0.0161"),
     "colorization": ("model=colorization", "colorization, CIFAR-10, code of 256", "0.00777"),
-    "linear": ("model=linear", "linear, MNIST, code of 16", "–"),
+    "linear": ("model=linear", "linear, MNIST, code of 16", ""),
 }
 START, END = "<!-- results: made by `make results` -->", "<!-- end of results -->"
 

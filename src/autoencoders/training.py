@@ -1,5 +1,6 @@
 """One training run: compose → seed → fit → test on the best checkpoint → metrics.json."""
 
+import html
 import logging
 import os
 import platform
@@ -18,6 +19,7 @@ from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import config
@@ -34,7 +36,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     quiet()
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg)
-    if "LOCAL_RANK" not in os.environ:
+    if config.is_main_process():
         data.prepare_data()  # before other processes and W&B are started: it is what most often goes wrong
     model = build_model(cfg)
     checkpoints = ModelCheckpoint(
@@ -50,6 +52,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if trainer.is_global_zero:
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         write_json(folder / "environment.json", environment())
+        describe(model, folder, loggers)
     try:
         last = str(config.checkpoint(Path(cfg.resume), "last")) if cfg.resume else None
         if last:
@@ -72,7 +75,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
             report(folder, metrics, loggers)
     finally:
         for logger in loggers[1:]:
-            logger.experiment.finish()  # type: ignore[attr-defined]
+            logger.experiment.finish()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics[cfg.objective])
@@ -96,11 +99,10 @@ def build_model(cfg: DictConfig) -> BaseAutoencoder:
 
 def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
     loggers: list[Logger] = [MetricsCSV(folder)]
-    if cfg.logger.name == "wandb":
+    if cfg.logger.name == "wandb" and config.is_main_process():
         options = {key: value for key, value in config.plain(cfg.logger).items() if key != "name"}
-        name = f"{HydraConfig.get().runtime.choices.model}-{folder.name}"
-        wandb = start_wandb(folder, config.plain(cfg), name=name, **options)
-        loggers += [wandb] if wandb else []
+        name = f"{HydraConfig.get().runtime.choices['model']}-{folder.name}"
+        loggers.append(start_wandb(folder, config.plain(cfg), name=name, **options))
     return loggers
 
 
@@ -112,6 +114,7 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], callbacks: list[Callback]
         options,
         logger=loggers,
         callbacks=callbacks,
+        enable_model_summary=False,  # it is in model.txt
         use_distributed_sampler=False,  # the loaders share the images out themselves
         num_sanity_val_steps=0,
         _convert_="all",
@@ -154,6 +157,16 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def describe(model: BaseAutoencoder, folder: Path, loggers: list[Any]) -> None:
+    """The layers and their sizes, in model.txt and in W&B."""
+    text = str(ModelSummary(model, max_depth=4))
+    (folder / "model.txt").write_text(text + "\n")
+    for logger in loggers[1:]:
+        import wandb
+
+        logger.experiment.log({"model": wandb.Html(f"<pre>{html.escape(text)}</pre>")})
 
 
 def report(folder: Path, metrics: dict[str, float], loggers: list[Any]) -> None:

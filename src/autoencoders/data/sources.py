@@ -7,7 +7,6 @@ order; a file that does not match its sum is set aside (`*.corrupt`), never used
 import gzip
 import hashlib
 import json
-import os
 import shutil
 import socket
 import subprocess

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -144,6 +145,7 @@ class BaseAutoencoder(LightningModule):
                 average,
                 prog_bar=name == "mse",
                 batch_size=len(value),
+                logger=self.trainer.state.fn != TrainerFn.VALIDATING,  # of the best model again, at the end
                 metric_attribute=f"averages.{key}",
             )
 

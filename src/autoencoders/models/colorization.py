@@ -1,5 +1,7 @@
 """The colorization autoencoder."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from autoencoders.data.pairs import Batch
@@ -10,7 +12,11 @@ from autoencoders.models.base import BaseAutoencoder
 class ColorizationAutoencoder(BaseAutoencoder):
     """r = g(f(x̃)) where x̃ is the gray image and x the one in colour."""
 
-    rows = {"clean": "ground truth", "corrupted": "gray input", "reconstruction": "predicted colour"}
+    rows: ClassVar[dict[str, str]] = {
+        "clean": "ground truth",
+        "corrupted": "gray input",
+        "reconstruction": "predicted colour",
+    }
 
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `chroma_mse`: the error of the colour alone, without the luma."""

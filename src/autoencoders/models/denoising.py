@@ -1,5 +1,7 @@
 """The denoising autoencoder."""
 
+from typing import ClassVar
+
 import torch
 from scipy.ndimage import median_filter
 from torch import Tensor
@@ -12,7 +14,11 @@ from autoencoders.models.base import BaseAutoencoder
 class DenoisingAutoencoder(BaseAutoencoder):
     """r = g(f(x̃)) trained against the clean x, x̃ ~ C(x̃|x) (Vincent et al. 2008)."""
 
-    rows = {"clean": "original", "corrupted": "corrupted", "reconstruction": "denoised"}
+    rows: ClassVar[dict[str, str]] = {
+        "clean": "original",
+        "corrupted": "corrupted",
+        "reconstruction": "denoised",
+    }
 
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than x̃ itself."""

@@ -1,0 +1,46 @@
+"""On the real data sets: fetched if need be, trained for a minute or two. Run by `make test-slow`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+pytestmark = pytest.mark.slow
+
+
+def scores(folder: Path, *overrides: str) -> dict[str, dict[str, float]]:
+    """Trains and evaluates as a user does; the rows of evaluation/metrics.json."""
+    command = [
+        sys.executable,
+        "train.py",
+        *overrides,
+        "evaluate=true",
+        "logger=csv",
+        f"hydra.run.dir={folder}",
+    ]
+    subprocess.run(command, cwd=tiny.REPOSITORY, check=True)
+    result: dict[str, dict[str, float]] = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    return result
+
+
+def test_linear_is_within_a_percent_of_pca(tmp_path: Path) -> None:
+    rows = scores(tmp_path / "run", "model=linear")
+    assert rows["model"]["mse"] < 1.01 * rows["PCA 16"]["mse"]
+
+
+def test_two_numbers_beat_pca_and_the_lecture(tmp_path: Path) -> None:
+    rows = scores(tmp_path / "run", "experiment=latent_space")
+    assert rows["model"]["mse"] < 0.0345 < rows["PCA 2"]["mse"]
+
+
+def test_a_denoiser_beats_every_reference_after_two_epochs(tmp_path: Path) -> None:
+    rows = scores(tmp_path / "run", "model=denoising", "trainer.max_epochs=2")
+    assert all(rows["model"]["mse"] < row["mse"] for name, row in rows.items() if name != "model")
+
+
+def test_a_colorizer_beats_the_gray_image_after_four_epochs(tmp_path: Path) -> None:
+    rows = scores(tmp_path / "run", "model=colorization", "trainer.max_epochs=4")
+    assert rows["model"]["mse"] < 0.008
