@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 NO_WANDB = ["logger=csv"]
 
@@ -74,23 +76,31 @@ def test_a_run_folder_holds_everything(trained: Path) -> None:
 
 def test_wandb_pictures_are_read_back_from_the_offline_run(trained: Path) -> None:
     (offline,) = (trained / "wandb").glob("offline-run-*")
-    media = offline / "files" / "media"
-    pictures = {path.stem.split("_")[0] for path in (media / "images" / "pictures").iterdir()}
-    assert pictures == {"reconstructions", "latent", "manifold"}
-    tables = sorted((media / "table").glob("validation_images_*.table.json"))
-    table = json.loads(tables[-1].read_text())
-    assert table["columns"] == ["image", "original", "corrupted", "denoised"]
-    assert len(table["data"]) == 4
-    from PIL import Image
-
-    original, corrupted = (Image.open(offline / "files" / cell["path"]) for cell in table["data"][0][1:3])
-    assert original.size == corrupted.size == (28, 28)
-    assert original.tobytes() != corrupted.tobytes()
     (log,) = offline.glob("*.wandb")
     leet = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)]
-    done = subprocess.run(leet, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(leet, capture_output=True, text=True, check=True)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
     assert "val/mse" in done.stdout
+
+    logged = offline / "files" / "media" / "images" / "pictures"
+    for name in ("reconstructions", "latent_scatter", "manifold"):
+        last = max(logged.glob(f"{name}_*"), key=lambda path: int(path.stem.split("_")[-2]))
+        assert last.read_bytes() == (trained / "figures" / f"{name}.png").read_bytes()
+
+    artifact = [record["artifact"] for record in records if record["type"] == "artifact"][-1]
+    files = {entry["path"]: Path(entry["local_path"]) for entry in artifact["manifest"]["contents"]}
+    assert all(trained in path.parents for path in files.values())
+    table = json.loads(files["validation_images.table.json"].read_text())
+    assert table["columns"] == ["image", "original", "corrupted", "denoised"]
+    assert len(table["data"]) == 4
+    pictures = [
+        np.asarray(Image.open(files[cell["path"]]).convert("L"), float) for cell in table["data"][0][1:]
+    ]
+    assert [picture.shape for picture in pictures] == [(28, 28)] * 3
+    original, corrupted, _ = pictures
+    known = tiny.blobs(tiny.TRAIN, 1, 28, 0)[:, 0]
+    assert abs(known - original).max(axis=(1, 2)).min() <= 1  # one of the images, up to rounding
+    assert abs(original - corrupted).mean() > 50
 
 
 def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: Path) -> None:
@@ -116,7 +126,7 @@ def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
         assert column(folders[2], metric) == pytest.approx(column(folders[1], metric), rel=1e-5), metric
     one, two = (weights(folder) for folder in folders.values())
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 

@@ -117,6 +117,23 @@ def test_flips_mirror_half_of_the_training_images_and_no_other(data_root: Path) 
     assert torch.equal(all_pairs(plain, "val")[1], all_pairs(data, "val")[1])
 
 
+def test_shifts_move_an_image_whole_and_reflect_its_edge(data_root: Path) -> None:
+    plain = module(MNIST, data_root, None)
+    before = all_pairs(plain, "train", training=True)[1]
+    after = all_pairs(module(MNIST, data_root, None, shift=2), "train", training=True)[1]
+    padded = torch.nn.functional.pad(before, (2, 2, 2, 2), mode="reflect")
+    windows = torch.stack([padded[..., y : y + 28, x : x + 28] for y in range(5) for x in range(5)])
+    matches = (windows == after).flatten(2).all(2)
+    assert matches.any(0).all()
+    assert (matches.any(1)).sum() > 20  # of the 25 places, most are taken by one of 80 images
+
+
+def test_a_fixed_corruption_is_augmented_with_its_image(data_root: Path) -> None:
+    data = module(MNIST, data_root, Gaussian(0.3, 0.0, clip=False), corrupt_once=True, flip=True, shift=2)
+    corrupted, clean = all_pairs(data, "train", training=True)
+    torch.testing.assert_close(corrupted, clean + 0.3)
+
+
 def test_more_training_images_than_there_are_is_an_error(data_root: Path) -> None:
     with pytest.raises(UserError, match=r"data\.train_size=81 .* at most the 80 images"):
         module(MNIST, data_root, train_size=81)

@@ -38,6 +38,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     r"model\.(warmup|beta2)": (0, 1, "()"),
     r"network\.(patch|hidden\[\d+\]|channels\[\d+\])": AT_LEAST_1,
     r"data\.(batch_size|eval_batch_size|train_size|validation_size)": AT_LEAST_1,
+    r"data\.shift": (0, 16, "[]"),
     r"corruption\.(.+\.)?std": NOT_NEGATIVE,
     r"corruption\.(.+\.)?fraction": FRACTION,
     r"corruption\.(.+\.)?size": AT_LEAST_1,

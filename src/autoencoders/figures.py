@@ -90,7 +90,7 @@ def curves(
 def save(figure: Figure, path: Path) -> None:
     """As a PNG."""
     with written_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
 
 
 def to_array(images: Tensor, columns: int, padding: int = 2) -> NDArray[np.uint8]:

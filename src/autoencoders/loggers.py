@@ -1,8 +1,10 @@
 """Where metrics go: metrics.csv in the run folder always, Weights & Biases beside it."""
 
 import csv
+import math
 import netrc
 import os
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,17 +22,18 @@ WANDB_INIT_TIMEOUT_S = 20
 class MetricsCSV(Logger):
     """One row a logged step, one column a metric, in `metrics.csv`; a resumed run goes on in its file.
 
-    (Lightning's own CSVLogger deletes the file of the run that is resumed.)
+    (Lightning's own CSVLogger deletes the file of the run that is resumed.) The file is written anew each
+    time, so it is always whole: at most once a second, with every checkpoint, and at the end.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
-        self.columns = ["step", "epoch"]
-        self.rows: list[dict[str, Any]] = []  # not written yet
+        self.rows: list[dict[str, Any]] = []
+        self.saved_at = -math.inf
         if self.path.exists():
             with self.path.open(newline="") as file:
-                self.columns = list(csv.DictReader(file).fieldnames or self.columns)
+                self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
 
     @property
     def name(self) -> str:
@@ -53,39 +56,29 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Appends the new rows; writes the file anew when they bring a new column."""
-        new = [key for row in self.rows for key in row if key not in self.columns]
-        if not self.rows:
-            return
-        if new or not self.path.exists():
-            self.columns += dict.fromkeys(new)
-            rows = self._read() + self.rows
-            with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self.columns)
-                writer.writeheader()
-                writer.writerows(rows)
-        else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self.columns).writerows(self.rows)
-        self.rows = []
+        if time.monotonic() - self.saved_at > 1:
+            self._write()
 
     @rank_zero_only
-    def drop_after(self, step: int) -> None:
-        """Forgets rows past `step`: what a run did after the checkpoint that it is resumed from."""
-        rows = [row for row in self._read() if int(row["step"]) < step]
-        self.path.unlink(missing_ok=True)
-        self.rows = rows
-        self.save()
+    def after_save_checkpoint(self, checkpoint_callback: object) -> None:
+        self._write()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self.save()
+        self._write()
 
-    def _read(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+    @rank_zero_only
+    def drop_after(self, step: int) -> None:
+        """Forgets what a run did after the checkpoint of `step` that it is resumed from."""
+        self.rows = [row for row in self.rows if int(row["step"]) < step]
+
+    def _write(self) -> None:
+        columns = dict.fromkeys(["step", "epoch", *(key for row in self.rows for key in row)])
+        with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(columns))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        self.saved_at = time.monotonic()
 
 
 def start_wandb(
@@ -98,6 +91,8 @@ def start_wandb(
     """
     import wandb
 
+    # W&B stages the images of tables for their upload; by default it does so in the home directory.
+    os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
     known = folder / "wandb-id.txt"
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")

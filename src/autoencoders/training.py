@@ -60,7 +60,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
         trainer.fit(model, data, ckpt_path=last, weights_only=True)
         # Validation chose the checkpoint, so the test images are looked at once, here.
         best = checkpoints.best_model_path
-        (validation,) = trainer.validate(model, data, ckpt_path=best, weights_only=True, verbose=False)
+        trainer.validate(model, data, ckpt_path=best, weights_only=True, verbose=False)
+        validation = {name: float(value) for name, value in trainer.callback_metrics.items()}
         (test,) = trainer.test(model, data, verbose=False)
         metrics = {
             **validation,

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as tv
 
@@ -15,7 +16,7 @@ from autoencoders.data.pairs import Batch, GlobalBatches, Images, RawBatch, corr
 from autoencoders.errors import UserError
 
 # Streams of random numbers, apart from each other and the same for every run.
-SPLIT_SEED, VALIDATION_NOISE, TEST_NOISE, TRAIN_NOISE, FLIPS, BATCH_NOISE = range(6)
+SPLIT_SEED, VALIDATION_NOISE, TEST_NOISE, TRAIN_NOISE, FLIPS, SHIFTS, BATCH_NOISE = range(7)
 
 Colour = Literal["gray", "color"]
 
@@ -36,6 +37,7 @@ class ImageDataModule(LightningDataModule):
         input: what the encoder reads, before corruption: the image in "color", or in "gray" (1 channel).
         target: what the decoder should give, likewise.
         flip: mirror half of the training images, other ones at every epoch.
+        shift: move each training image by up to so many pixels, otherwise at every epoch; edges are reflected.
         corrupt_once: give each training image one corrupted version that never changes.
         seed: of the batches' order and of the training noise.
     """
@@ -53,6 +55,7 @@ class ImageDataModule(LightningDataModule):
         input: Colour = "gray",
         target: Colour = "gray",
         flip: bool = False,
+        shift: int = 0,
         corrupt_once: bool = False,
         corruption: Corruption | None = None,
         seed: int = 0,
@@ -62,7 +65,7 @@ class ImageDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size, self.train_size = validation_size, train_size
         self.input, self.target = input, target
-        self.flip, self.corrupt_once, self.seed = flip, corrupt_once, seed
+        self.flip, self.shift, self.corrupt_once, self.seed = flip, shift, corrupt_once, seed
         self.corruption = corruption or Identity()
 
     def prepare_data(self) -> None:
@@ -102,18 +105,22 @@ class ImageDataModule(LightningDataModule):
         return self.pair(batch, training=self.trainer is not None and self.trainer.training)
 
     def pair(self, batch: RawBatch, *, training: bool) -> Batch:
-        """On the device: uint8 images to the pair (x̃, x), flipped and freshly corrupted for training."""
+        """On the device: uint8 images to the pair (x̃, x), augmented and freshly corrupted for training."""
         rows = self.batch_size if training else self.eval_batch_size
         device = batch.images.device
 
         def noise(stream: int) -> Noise:
             return Noise(self.seed, stream, batch.step, rows=rows, device=device, **self._place())
 
+        def augmented(pictures: Tensor) -> Tensor:  # the same way each time, so a fixed x̃ stays with its x
+            if self.flip:
+                pictures = flipped(pictures, noise(FLIPS))
+            return shifted(pictures, self.shift, noise(SHIFTS)) if self.shift else pictures
+
         images, corrupted = to_float(batch.images), batch.corrupted
-        if training and self.flip:
-            mirrored = noise(FLIPS).uniform(len(images), 1, 1, 1) < 0.5
-            images = torch.where(mirrored, images.flip(-1), images)
-            corrupted = None if corrupted is None else torch.where(mirrored, corrupted.flip(-1), corrupted)
+        if training:
+            images = augmented(images)
+            corrupted = None if corrupted is None else augmented(corrupted)
         if corrupted is None:
             corrupted = as_colour(images, self.input)
             if training:
@@ -144,6 +151,23 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is None:
             return {}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+
+def flipped(images: Tensor, noise: Noise) -> Tensor:
+    """Half of the images (B, C, H, W), mirrored left to right."""
+    return torch.where(noise.uniform(len(images), 1, 1, 1) < 0.5, images.flip(-1), images)
+
+
+def shifted(images: Tensor, most: int, noise: Noise) -> Tensor:
+    """The images (B, C, H, W), each moved by -most..most pixels both ways, with reflected edges."""
+    count, channels, height, width = images.shape
+    padded = F.pad(images, (most, most, most, most), mode="reflect")
+    start = (noise.uniform(count, 2, 1) * (2 * most + 1)).long()  # (B, 2, 1): top and left
+    rows = start[:, 0] + torch.arange(height, device=images.device)  # (B, H)
+    columns = start[:, 1] + torch.arange(width, device=images.device)  # (B, W)
+    image = torch.arange(count, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def as_colour(images: Tensor, colour: Colour) -> Tensor:
