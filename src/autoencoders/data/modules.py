@@ -37,7 +37,7 @@ class ImageDataModule(LightningDataModule):
         input: what the encoder reads, before corruption: the image in "color", or in "gray" (1 channel).
         target: what the decoder should give, likewise.
         flip: mirror half of the training images, other ones at every epoch.
-        shift: move each training image by up to so many pixels, otherwise at every epoch; edges are reflected.
+        shift: move each training image by up to so many pixels, with reflected edges, likewise.
         corrupt_once: give each training image one corrupted version that never changes.
         seed: of the batches' order and of the training noise.
     """
