@@ -48,25 +48,30 @@ def latent_scatter(codes: Tensor, labels: Tensor, classes: Sequence[str]) -> Fig
     for index, name in enumerate(classes):
         mine = places[(labels == index).cpu().numpy()]
         axis.scatter(mine[:, 0], mine[:, 1], s=4, alpha=0.7, color=colours(index), label=name, linewidths=0)
+    low, high = np.quantile(places, (0.005, 0.995), axis=0)  # a few far images would take all the room
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axis.set(xlabel="code 1", ylabel="code 2", title="images at their two-dimensional code")
     axis.legend(markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 
 def manifold(codes: Tensor, decode: Callable[[Tensor], Tensor], side: int = 20) -> Figure:
-    """The decoder over a grid of the two-dimensional code: the box that holds 98 % of each of its numbers."""
-    low, high = torch.quantile(codes.float(), torch.tensor([0.01, 0.99], device=codes.device), dim=0)
-    across = torch.linspace(0, 1, side, device=codes.device)
-    down, right = torch.meshgrid(across.flip(0), across, indexing="ij")  # code 2 grows upwards, as in a plot
-    places = low + torch.stack([right.flatten(), down.flatten()], dim=1) * (high - low)
+    """The decoder over a grid of the two-dimensional code (after Kingma & Welling 2014, Fig. 4).
+
+    The grid's lines are the quantiles, from 1 % to 99 %, of each number of `codes` (N, 2): so a region has
+    the more room the more images are there.
+    """
+    levels = torch.linspace(0.01, 0.99, side, device=codes.device)
+    first, second = torch.quantile(codes.float(), levels, dim=0).unbind(1)
+    down, right = torch.meshgrid(second.flip(0), first, indexing="ij")  # code 2 grows upwards, as in a plot
     figure = Figure(figsize=(7, 7), layout="constrained")
     axis = figure.subplots()
-    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
-    _show(axis, decode(places), columns=side, padding=0, extent=extent)
+    places = torch.stack([right.flatten(), down.flatten()], dim=1)
+    _show(axis, decode(places), columns=side, padding=0, extent=(0, side, 0, side))
     axis.set(xlabel="code 1", ylabel="code 2", title="the decoder over its two-dimensional code")
-    axis.set_xticks(np.linspace(extent[0], extent[1], 5))
-    axis.set_yticks(np.linspace(extent[2], extent[3], 5))
-    axis.set_aspect("auto")
+    ticks = range(0, side, max(1, side // 6))
+    axis.set_xticks([tick + 0.5 for tick in ticks], [f"{first[tick]:.1f}" for tick in ticks])
+    axis.set_yticks([tick + 0.5 for tick in ticks], [f"{second[tick]:.1f}" for tick in ticks])
     return figure
 
 
