@@ -37,4 +37,4 @@ results: $(READY) ## train every row of the README's results table, three seeds 
 	$(BIN)/python -m autoencoders.results
 
 clean: ## remove the virtual environment and caches (data and runs stay)
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

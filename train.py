@@ -10,7 +10,7 @@ from autoencoders import config, errors
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float:
-    with errors.one_line_errors(), config.checked(cfg) as folder:
+    with errors.one_line_errors(), config.checked(cfg) as folder, config.job_of_its_own(folder):
         # These import torch and lightning, which takes seconds: only for a config that is known to be good.
         from autoencoders.training import train
 

@@ -19,6 +19,7 @@ NO_WANDB = ["logger=csv"]
 
 
 def run(script: str, data_root: Path, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs a script on the tiny data, in a process of its own."""
     environment = {
         **os.environ, "TINY_ROOT": str(data_root), "TINY_SCRIPT": script, "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(tiny.__file__).parent), "WANDB_MODE": "offline",
@@ -30,7 +31,8 @@ def run(script: str, data_root: Path, *arguments: str, ok: bool = True) -> subpr
 
 
 def train(data_root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.run.dir={folder}", "figures.images=4"]
+    small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.run.dir='{str(folder).replace(chr(39), chr(92) + chr(39))}'"]
+    small.append("figures.images=4")
     return run("train.py", data_root, *small, *arguments)
 
 
@@ -50,7 +52,8 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A denoiser's run folder, two epochs, with W&B offline."""
     folder = tmp_path_factory.mktemp("runs") / "denoising"
-    options = ("model=denoising", "model.code_dim=2", "trainer.max_epochs=2", "figures.every_n_epochs=1")
+    options = ["model=denoising", "corruption.std=0.4", "model.code_dim=2"]
+    options += ["trainer.max_epochs=2", "figures.every_n_epochs=1"]
     done = train(data_root, folder, *options)
     assert "wandb leet" in done.stdout
     assert "wandb sync" in done.stdout
@@ -111,6 +114,8 @@ def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: P
     for name in ("mse", "psnr", "ssim"):
         assert scores["model"][name] == pytest.approx(tested[f"test/{name}"], rel=1e-4)
     assert (trained / "evaluation" / "figures" / "manifold.png").stat().st_size > 1000
+    refused = run("evaluate.py", data_root, f"run={trained}", "model.code_dim=3", ok=False)
+    assert "is trained" in refused.stderr
     run("evaluate.py", data_root, f"run={trained}", "corruption=masking")
     masked = json.loads((trained / "evaluation" / "metrics.json").read_text())
     assert masked["corrupted image"]["mse"] != scores["corrupted image"]["mse"]
@@ -131,15 +136,28 @@ def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) -> None:
-    options = ("model=denoising", *NO_WANDB)
-    train(data_root, tmp_path / "whole", *options, "trainer.max_epochs=3")
-    folder = tmp_path / "parts"
-    train(data_root, folder, *options, "trainer.max_epochs=3", "+trainer.max_steps=5")
-    run("train.py", data_root, f"resume={folder}", "trainer.max_steps=-1")
+    """... also on two devices, and a bad override leaves it as it was."""
+    folder = tmp_path / "a run's folder"
+    train(data_root, folder, "model=denoising", "trainer.max_epochs=1", "trainer.devices=2", *NO_WANDB)
+    first = column(folder, "val/mse")
+    bad = run("train.py", data_root, f"resume={folder}", "model.code_dim=0", ok=False)
+    assert "model.code_dim=0 must be ≥ 1" in bad.stderr
+    run("train.py", data_root, f"resume={folder}", "trainer.max_epochs=3")
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+    assert column(folder, "val/mse")[:1] == first
     assert len(column(folder, "val/mse")) == 3
     steps = column(folder, "step")
     assert steps == sorted(set(steps))
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_multirun_of_jobs_on_two_devices_is_that_many_runs(data_root: Path, tmp_path: Path) -> None:
+    small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.sweep.dir={tmp_path}/sweep", *NO_WANDB]
+    run("train.py", data_root, "-m", *small, "model=vae", "trainer.devices=2,1", "seed=3", "network=mlp")
+    jobs = [tmp_path / "sweep" / job for job in "01"]
+    assert sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == jobs
+    two, one = (column(job, "val/mse") for job in jobs)
+    assert two == pytest.approx(one, rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_weights(data_root: Path, tmp_path: Path) -> None:
@@ -178,10 +196,12 @@ BAD = {
     "model=denoising corruption=none": "nothing to denoise",
     "data=noisy_mnist corruption=none": "is not noisy",
     "data=mnist data.target=color": "its images are gray",
+    "seed=1.5": "seed=1.5 must be a whole number",
+    "model.lr=null": "model.lr=None must be a number",
     "data=cifar10_gray data.target=red": "data.target=red must be gray or color",
     "model=linear network=mlp": "model=linear is linear",
     "model.likelihood=poisson": "model.likelihood=poisson must be gaussian or bernoulli",
-    "objective=test/mse": "must be a validation metric",
+    "objective=test/mse": "objective=test/mse must be val/mse or val/loss",
     "resume=runs/nowhere": "no run folder runs/nowhere",
     "model.code_dim=[": "no viable alternative",
 }

@@ -7,9 +7,12 @@ from conftest import Compose
 from autoencoders import config, training
 from autoencoders.errors import UserError
 
-MODELS = sorted(p.stem for p in (config.REPOSITORY / "conf/model").glob("*.yaml") if p.stem != "base")
-DATA = sorted(p.stem for p in (config.REPOSITORY / "conf/data").glob("*.yaml") if p.stem != "base")
-CORRUPTIONS = sorted(p.stem for p in (config.REPOSITORY / "conf/corruption").glob("*.yaml"))
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (config.REPOSITORY / "conf" / group).glob("[!_]*.yaml"))
+
+
+MODELS, DATA, CORRUPTIONS = options("model"), options("data"), options("corruption")
 SIZES = ["model.code_dim=3", "figures.images=4"]
 
 

@@ -1,7 +1,7 @@
 """Tiny data sets in the real ones' file formats, so that no test needs the network.
 
-As a script it is train.py or evaluate.py on them: python tests/tiny.py <folder> train.py model=vae ...
-(the folder is put into data.root). The processes that a run starts start this script again.
+As a script it is the script of TINY_SCRIPT (train.py, evaluate.py), on the tiny data sets in TINY_ROOT: the
+processes that a run starts for its other devices start it again.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ SMALL = [  # overrides that make a run take seconds
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
     "trainer.log_every_n_steps=1",
+    "trainer.precision=32-true",  # so that one process and two can be compared on any CPU
 ]
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from autoencoders.errors import UserError
@@ -26,49 +28,53 @@ OmegaConf.register_new_resolver(
 )
 
 POSITIVE, NOT_NEGATIVE, FRACTION = (0, math.inf, "()"), (0, math.inf, "[)"), (0, 1, "[]")
-AT_LEAST_1 = (1, math.inf, "[)")
+ABOVE_0_BELOW_1, AT_LEAST_1 = (0, 1, "()"), (1, math.inf, "[)")
 
 # The range of every number: (lowest, highest, whether each end belongs to it). Keys are regular expressions.
-RANGES: dict[str, tuple[float, float, str]] = {
+INTEGERS: dict[str, tuple[float, float, str]] = {
     r"seed|data\.seed": (0, 2**32 - 1, "[]"),
     r"figures\.(every_n_epochs|images)": AT_LEAST_1,
     r"model\.code_dim": AT_LEAST_1,
-    r"model\.(lr|likelihood_std)": POSITIVE,
-    r"model\.(weight_decay|beta)": NOT_NEGATIVE,
-    r"model\.(warmup|beta2)": (0, 1, "()"),
     r"network\.(patch|hidden\[\d+\]|channels\[\d+\])": AT_LEAST_1,
     r"data\.(batch_size|eval_batch_size|train_size|validation_size)": AT_LEAST_1,
     r"data\.shift": (0, 16, "[]"),
+    r"corruption\.(.+\.)?size": AT_LEAST_1,
+    r"trainer\.(max_epochs|num_nodes|log_every_n_steps|devices)": AT_LEAST_1,
+}
+NUMBERS: dict[str, tuple[float, float, str]] = {
+    r"model\.(lr|likelihood_std)": POSITIVE,
+    r"model\.(weight_decay|beta)": NOT_NEGATIVE,
+    r"model\.(warmup|beta2)": ABOVE_0_BELOW_1,
     r"corruption\.(.+\.)?std": NOT_NEGATIVE,
     r"corruption\.(.+\.)?fraction": FRACTION,
-    r"corruption\.(.+\.)?size": AT_LEAST_1,
     r"corruption\.(.+\.)?sigma": POSITIVE,
-    r"trainer\.(max_epochs|num_nodes|log_every_n_steps)": AT_LEAST_1,
-    r"trainer\.devices": AT_LEAST_1,
+    r"corruption\.(.+\.)?(mean|fill)": (-math.inf, math.inf, "()"),
     r"trainer\.gradient_clip_val": POSITIVE,
 }
-
 CHOICES: dict[str, tuple[str, ...]] = {
+    r"objective": ("val/mse", "val/loss"),
     r"model\.likelihood": ("gaussian", "bernoulli"),
     r"data\.(input|target)": ("gray", "color"),
     r"logger\.mode": ("auto", "online", "offline"),
     r"trainer\.accelerator": ("auto", "cpu", "gpu"),
 }
+NULLABLE = ("data.train_size", "trainer.gradient_clip_val")
 
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for a value out of its range and for parts that do not fit together."""
     for key, value in _leaves(OmegaConf.to_container(cfg, resolve=True)):
-        for pattern, (low, high, ends) in RANGES.items():
-            if value is not None and re.fullmatch(pattern, key):
-                _check_range(key, value, low, high, ends)
+        if value is None and key in NULLABLE:
+            continue
+        for kinds, kind in ((INTEGERS, int), (NUMBERS, (int, float))):
+            for pattern, (low, high, ends) in kinds.items():
+                if re.fullmatch(pattern, key):
+                    _check_range(key, value, kind, low, high, ends)
         for pattern, choices in CHOICES.items():
             if re.fullmatch(pattern, key) and value not in choices:
                 raise UserError(f"{key}={value} must be {' or '.join(choices)}")
     _check_devices(cfg)
     _check_pairs(cfg)
-    if not str(cfg.objective).startswith("val/"):
-        raise UserError(f"objective={cfg.objective} must be a validation metric: val/mse, val/loss, ...")
 
 
 @contextmanager
@@ -86,16 +92,38 @@ def checked(cfg: DictConfig) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def job_of_its_own(folder: Path) -> Iterator[None]:
+    """Makes a job of a sweep look to Lightning like a run of its own.
+
+    For a job on several devices Lightning starts this program again with the same command line, which of a
+    sweep would start the sweep again; and it leaves its variables to the next job of this process.
+    """
+    arguments, environment = sys.argv[1:], dict(os.environ)
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+        assert isinstance(overrides, list)
+        sys.argv[1:] = [*map(str, overrides), f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN"]
+    try:
+        yield
+    finally:
+        sys.argv[1:] = arguments
+        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            if name not in environment:
+                os.environ.pop(name, None)
+
+
 def is_main_process() -> bool:
     """False in the processes that Lightning starts for the other devices of a run."""
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def _check_range(key: str, value: Any, low: float, high: float, ends: str) -> None:
+def _check_range(key: str, value: Any, kind: Any, low: float, high: float, ends: str) -> None:
     if isinstance(value, str) and key == "trainer.devices":
-        return  # "auto" and lists of indices are Lightning's to check
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{key}={value} must be a number")
+        return  # "auto" is Lightning's to decide
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise UserError(f"{key}={value} must be {'a whole number' if kind is int else 'a number'}")
     above = value > low or (ends[0] == "[" and value == low)
     below = value < high or (ends[1] == "]" and value == high)
     if not (above and below):
@@ -125,8 +153,11 @@ def _check_pairs(cfg: DictConfig) -> None:
             "model=denoising with corruption=none has nothing to denoise: choose a corruption, as "
             "corruption=gaussian, or model=autoencoder"
         )
-    if model == "LinearAutoencoder" and cfg.network.name != "linear":
-        raise UserError(f"model=linear is linear: network={cfg.network.name} is for model=autoencoder")
+    if model == "LinearAutoencoder" and (cfg.network.name, cfg.model.likelihood) != ("linear", "gaussian"):
+        raise UserError(
+            f"model=linear is linear and gaussian: network={cfg.network.name} with "
+            f"model.likelihood={cfg.model.likelihood} is for model=autoencoder"
+        )
     if cfg.data.corrupt_once and unchanged:
         raise UserError(
             "data=noisy_mnist with corruption=none is not noisy: choose a corruption, or data=mnist"
@@ -174,7 +205,8 @@ def saved_overrides(run: Path) -> list[str]:
     saved = run / ".hydra" / "overrides.yaml"
     if not saved.is_file():
         raise UserError(f"{run} is not a run folder: it has no {saved.relative_to(run)}")
-    return [str(override) for override in OmegaConf.load(saved)]
+    overrides = [str(override) for override in OmegaConf.load(saved)]
+    return [override for override in overrides if not override.startswith("resume=")]
 
 
 def checkpoint(run: Path, name: str) -> Path:
@@ -193,30 +225,47 @@ def checkpoint(run: Path, name: str) -> Path:
 
 def expand_resume(arguments: Sequence[str]) -> list[str]:
     """`resume=<run folder>` becomes the run's own overrides and folder, then the other arguments."""
-    runs = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
-    if not runs or runs[-1] in ("", "null"):
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
+    if not named or not is_main_process():  # the other processes of a run are given what came out here
         return list(arguments)
-    run = Path(runs[-1])
-    overrides = saved_overrides(run)
-    checkpoint(run, "last")
+    run = Path(named[-1])
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
-    return [*overrides, *rest, f"hydra.run.dir={_quoted(run)}", f"resume={_quoted(run.resolve())}"]
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", r"\'") + "'"
+    overrides = [*saved_overrides(run), *(argument for argument in rest if not argument.startswith("-"))]
+    checkpoint(run, "last")
+    check(composed(overrides))  # before Hydra writes what may be wrong into the run's folder
+    folder = _quoted(run.resolve())
+    return [*saved_overrides(run), f"hydra.run.dir={folder}", "hydra.mode=RUN", f"resume={folder}", *rest]
 
 
 def compose_run(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
-    """A run folder, `run=...` of the arguments, and its configuration with the other arguments over it."""
-    runs = [argument.partition("=")[2] for argument in arguments if argument.startswith("run=")]
-    if len(runs) != 1 or not runs[0]:
+    """A run folder, `run=...` of the arguments, and its configuration with the other arguments over it.
+
+    Raises:
+        UserError: there is no such run, or the overrides would change the model that it trained.
+    """
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("run=")]
+    if len(named) != 1 or not named[0]:
         raise UserError("name one run folder: python evaluate.py run=runs/denoising/2026-01-31_12-00-00")
-    run = Path(runs[0])
+    run = Path(named[0])
     rest = [argument for argument in arguments if not argument.startswith("run=")]
-    saved = [override for override in saved_overrides(run) if not override.startswith("resume=")]
+    saved = saved_overrides(run)
     checkpoint(run, "best")
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=[*saved, *rest])
+    # Another corruption than the trained one has other keys, so what was said of the old one is void.
+    groups = [argument.partition("=")[0] for argument in rest if "." not in argument.partition("=")[0]]
+    kept = [override for override in saved if override.lstrip("+~").partition(".")[0] not in groups]
+    cfg = composed([*kept, *rest])
     check(cfg)
+    if plain(cfg.model) != plain(composed(saved).model):
+        raise UserError(f"the model of {run} is trained: override data and corruption, or train another one")
     return run, cfg
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """conf/ with overrides, without Hydra's own part."""
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra's override grammar takes it whatever is in it."""
+    return "'" + str(path).replace("\\", r"\\").replace("'", r"\'") + "'"

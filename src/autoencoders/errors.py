@@ -29,7 +29,7 @@ def near(name: str, options: Iterable[object]) -> str:
 def one_line_errors() -> Iterator[None]:
     """Turns what a user can cause into one line on stderr and exit code 1.
 
-    Mistakes of the program's own keep their traceback, and HYDRA_FULL_ERROR=1 shows all of them.
+    What `explain` can't explain keeps its traceback; HYDRA_FULL_ERROR=1 shows every one.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:

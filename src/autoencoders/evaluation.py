@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from hydra.utils import get_class
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from sklearn.decomposition import PCA
 from torch import Tensor
 from tqdm import tqdm
@@ -24,10 +24,12 @@ from autoencoders.training import build_data
 def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Any]:
     """Rebuilds a run's data and best model and evaluates it, into `run/evaluation`."""
     data = build_data(cfg)
-    path = config.checkpoint(run, "best")
+    path, device = config.checkpoint(run, "best"), "cuda" if torch.cuda.is_available() else "cpu"
     model_class: type[BaseAutoencoder] = get_class(cfg.model._target_)
-    model = model_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    return evaluate(model, data, run / "evaluation", cfg.figures.images)
+    model = model_class.load_from_checkpoint(path, map_location=device, weights_only=True)
+    scores = evaluate(model, data, run / "evaluation", cfg.figures.images)
+    OmegaConf.save(cfg, run / "evaluation" / "config.yaml", resolve=True)
+    return scores
 
 
 def evaluate(model: BaseAutoencoder, data: ImageDataModule, folder: Path, images: int) -> dict[str, Any]:

@@ -26,12 +26,12 @@ class MetricsCSV(Logger):
     time, so it is always whole: at most once a second, with every checkpoint, and at the end.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, resume: bool) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         self.saved_at = -math.inf
-        if self.path.exists():
+        if resume and self.path.exists():
             with self.path.open(newline="") as file:
                 self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
 
@@ -82,7 +82,7 @@ class MetricsCSV(Logger):
 
 
 def start_wandb(
-    folder: Path, config: Any, project: str, mode: str, group: str | None, tags: list[str], name: str
+    folder: Path, config: Any, resume: bool, project: str, mode: str, group: str | None, tags: list[str]
 ) -> WandbLogger:
     """Starts the run's W&B run in its folder, or goes on with it, and says how to look at it.
 
@@ -97,8 +97,9 @@ def start_wandb(
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
     arguments: dict[str, Any] = {
-        "project": project, "group": group, "tags": tags, "name": name, "config": config, "dir": folder,
-        "id": known.read_text() if known.exists() else None, "resume": "allow",
+        "project": project, "group": group, "tags": tags, "name": "-".join(folder.parts[-2:]),
+        "config": config, "dir": folder, "resume": "allow",
+        "id": known.read_text() if resume and known.exists() else None,
     }  # fmt: skip
     settings = wandb.Settings(silent=True, console="off", init_timeout=WANDB_INIT_TIMEOUT_S)
     try:

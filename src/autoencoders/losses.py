@@ -40,7 +40,7 @@ class Gaussian:
 
     def nll(self, output: Tensor, clean: Tensor) -> Tensor:
         squared = (self.mean(output) - clean).square().flatten(1).sum(1)
-        constant = clean[0].numel() * math.log(self.std * math.sqrt(2 * math.pi))
+        constant = clean.shape[1:].numel() * math.log(self.std * math.sqrt(2 * math.pi))
         return squared / (2 * self.std**2) + constant
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from autoencoders import config
 from autoencoders.callbacks import Pictures, progress
 from autoencoders.data import ImageDataModule
+from autoencoders.errors import UserError
 from autoencoders.files import write_json
 from autoencoders.loggers import MetricsCSV, how_to_look, start_wandb
 from autoencoders.models import BaseAutoencoder
@@ -35,10 +36,11 @@ def train(cfg: DictConfig, folder: Path) -> float:
     start = time.perf_counter()
     quiet()
     seed_everything(cfg.seed, workers=True, verbose=False)
-    data = build_data(cfg)
+    # What most often goes wrong comes before other processes and W&B are started.
+    data, model = build_data(cfg), build_model(cfg)
     if config.is_main_process():
-        data.prepare_data()  # before other processes and W&B are started: it is what most often goes wrong
-    model = build_model(cfg)
+        data.prepare_data()
+        data.setup("fit")
     checkpoints = ModelCheckpoint(
         folder / "checkpoints",
         filename="best",
@@ -47,18 +49,19 @@ def train(cfg: DictConfig, folder: Path) -> float:
         enable_version_counter=False,
     )
     pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
-    loggers = build_loggers(cfg, folder)
-    trainer = build_trainer(cfg, loggers, [checkpoints, pictures, progress()])
-    if trainer.is_global_zero:
-        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-        write_json(folder / "environment.json", environment())
-        describe(model, folder, loggers)
+    trainer = build_trainer(cfg, [checkpoints, pictures, progress()])
+    loggers = trainer.loggers = build_loggers(cfg, folder)
+    failed = 1
     try:
+        if trainer.is_global_zero:
+            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+            write_json(folder / "environment.json", environment())
+            describe(model, folder, loggers)
         last = str(config.checkpoint(Path(cfg.resume), "last")) if cfg.resume else None
         if last:
             loggers[0].drop_after(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
         trainer.fit(model, data, ckpt_path=last, weights_only=True)
-        # Validation chose the checkpoint, so the test images are looked at once, here.
+        # Validation chose the checkpoint, so the test images are looked at here, at the end.
         best = checkpoints.best_model_path
         trainer.validate(model, data, ckpt_path=best, weights_only=True, verbose=False)
         validation = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -74,9 +77,10 @@ def train(cfg: DictConfig, folder: Path) -> float:
             pictures.draw(trainer, model)
             write_json(folder / "metrics.json", metrics)
             report(folder, metrics, loggers)
+        failed = 0
     finally:
         for logger in loggers[1:]:
-            logger.experiment.finish()
+            logger.experiment.finish(exit_code=failed)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics[cfg.objective])
@@ -99,21 +103,20 @@ def build_model(cfg: DictConfig) -> BaseAutoencoder:
 
 
 def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
-    loggers: list[Logger] = [MetricsCSV(folder)]
+    loggers: list[Logger] = [MetricsCSV(folder, resume=bool(cfg.resume))]
     if cfg.logger.name == "wandb" and config.is_main_process():
         options = {key: value for key, value in config.plain(cfg.logger).items() if key != "name"}
-        name = f"{HydraConfig.get().runtime.choices['model']}-{folder.name}"
-        loggers.append(start_wandb(folder, config.plain(cfg), name=name, **options))
+        loggers.append(start_wandb(folder, config.plain(cfg), resume=bool(cfg.resume), **options))
     return loggers
 
 
-def build_trainer(cfg: DictConfig, loggers: list[Any], callbacks: list[Callback]) -> Trainer:
+def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
     options = config.plain(cfg.trainer)
     if options["precision"] == "auto":
         options["precision"] = fast_precision(options["accelerator"])
     trainer = instantiate(
         options,
-        logger=loggers,
+        logger=False,
         callbacks=callbacks,
         enable_model_summary=False,  # it is in model.txt
         use_distributed_sampler=False,  # the loaders share the images out themselves
@@ -121,6 +124,11 @@ def build_trainer(cfg: DictConfig, loggers: list[Any], callbacks: list[Callback]
         _convert_="all",
     )
     assert isinstance(trainer, Trainer)
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise UserError(
+            f"trainer.devices={trainer.num_devices} is more than the {cores} CPU cores of this machine"
+        )
     return trainer
 
 

@@ -15,7 +15,7 @@ from autoencoders.data import sources
 from autoencoders.data.pairs import Batch, GlobalBatches, Images, RawBatch, corrupt_once, loader, to_float
 from autoencoders.errors import UserError
 
-# Streams of random numbers, apart from each other and the same for every run.
+# Streams of random numbers: what they are drawn for.
 SPLIT_SEED, VALIDATION_NOISE, TEST_NOISE, TRAIN_NOISE, FLIPS, SHIFTS, BATCH_NOISE = range(7)
 
 Colour = Literal["gray", "color"]
@@ -67,9 +67,12 @@ class ImageDataModule(LightningDataModule):
         self.input, self.target = input, target
         self.flip, self.shift, self.corrupt_once, self.seed = flip, shift, corrupt_once, seed
         self.corruption = corruption or Identity()
+        self.fetched = False
 
     def prepare_data(self) -> None:
-        sources.fetch(self.source, self.root)
+        if not self.fetched:  # Lightning asks before each of its stages, and verifying takes a while
+            sources.fetch(self.source, self.root)
+            self.fetched = True
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the splits that `stage` needs: "fit" and "validate" train and val, "test" test, None all."""
@@ -77,6 +80,8 @@ class ImageDataModule(LightningDataModule):
             images, labels = self._read(train=True)
             order = torch.randperm(len(images), generator=Noise(SPLIT_SEED, rows=1).generator)
             train, val = order[self.validation_size :], order[: self.validation_size]
+            if not len(train):
+                raise UserError(f"data.validation_size={self.validation_size} leaves no image to train on")
             limit = len(train) if self.train_size is None else self.train_size
             if not self.batch_size <= limit <= len(train):
                 raise UserError(

@@ -20,7 +20,7 @@ from autoencoders.metrics import reconstruction_metrics, squared_error
 class BaseAutoencoder(LightningModule):
     """Minimises E[−log p_dec(x | f(x̃))] + penalties, over pairs (x̃, x) that the data gives.
 
-    A variant overrides `code_and_penalties`, or what it measures and shows, and nothing else.
+    A variant overrides how a code and its penalties come from x̃, or what it measures and shows.
 
     Args:
         network: the family and sizes of encoder and decoder, as `networks.encoder` takes them.
@@ -111,13 +111,15 @@ class BaseAutoencoder(LightningModule):
         loss = torch.stack(list(terms.values())).sum()
         # Every call of self.log takes as long as a small layer, so it is called only when it is written.
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
             if len(terms) > 1:
-                self.log_dict({f"train/{name}": term for name, term in terms.items()})
+                self.log_dict({f"train/{name}": term for name, term in terms.items()}, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not len(batch.clean):
+            return  # this device's share of a last batch of fewer images than devices
         terms = self.loss_terms(batch)
         self._average(
             "val",
@@ -129,6 +131,8 @@ class BaseAutoencoder(LightningModule):
         )
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
+        if not len(batch.clean):
+            return
         self._average("test", self.image_metrics(batch, self(batch.corrupted)))
 
     def _average(self, stage: str, values: Mapping[str, Tensor]) -> None:
