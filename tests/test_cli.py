@@ -31,7 +31,11 @@ def run(script: str, data_root: Path, *arguments: str, ok: bool = True) -> subpr
 
 
 def train(data_root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.run.dir='{str(folder).replace(chr(39), chr(92) + chr(39))}'"]
+    small = [
+        *tiny.SMALL,
+        f"data.root={data_root}",
+        f"hydra.run.dir='{str(folder).replace(chr(39), chr(92) + chr(39))}'",
+    ]
     small.append("figures.images=4")
     return run("train.py", data_root, *small, *arguments)
 

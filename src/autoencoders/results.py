@@ -23,7 +23,7 @@ SEEDS = (0, 1, 2)
 ROWS: dict[str, tuple[str, str, str]] = {
     "code2": ("experiment=latent_space", "autoencoder, MNIST, code of 2", "0.0392"),
     "code16": ("model=autoencoder", "autoencoder, MNIST, code of 16", "0.00744"),
-    "denoising": ("model=denoising", "denoising N(0.5, 0.5²) clipped, MNIST, code of 16", "0.0161"),
+    "denoising": ("experiment=denoising", "denoising N(0.5, 0.5²) clipped, MNIST, code of 16", "0.0161"),
     "colorization": ("experiment=colorization", "colorization, CIFAR-10, code of 256", "0.00777"),
     "linear": ("model=linear", "linear, MNIST, code of 16", ""),
 }
