@@ -135,7 +135,8 @@ def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
         assert column(folders[2], metric) == pytest.approx(column(folders[1], metric), rel=1e-5), metric
     one, two = (weights(folder) for folder in folders.values())
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+        # As a whole: Adam makes much of the rounding of a gradient that is next to nothing.
+        assert (two[name] - one[name]).norm() <= 1e-4 * one[name].norm() + 1e-6, name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
@@ -164,14 +165,6 @@ def test_a_multirun_of_jobs_on_two_devices_is_that_many_runs(data_root: Path, tm
     assert two == pytest.approx(one, rel=1e-5)
 
 
-def test_the_same_seed_gives_the_same_weights(data_root: Path, tmp_path: Path) -> None:
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(data_root, tmp_path / name, "model=denoising", f"seed={seed}", *NO_WANDB)
-    a, b, c = (weights(tmp_path / name) for name in "abc")
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert any(not torch.equal(a[key], c[key]) for key in a)
-
-
 def test_a_multirun_compares_with_pca(data_root: Path, tmp_path: Path) -> None:
     small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.sweep.dir={tmp_path}", *NO_WANDB]
     run("train.py", data_root, *small, "experiment=pca_comparison", "model.code_dim=2,4")
@@ -189,7 +182,7 @@ BAD = {
     "model.cod_dim=3": "no key model.cod_dim: did you mean 'code_dim'",
     "modle=vae": "no key modle: did you mean 'model'",
     "model.code_dim=0": "model.code_dim=0 must be ≥ 1",
-    "model.code_dim=two": "model.code_dim=two must be a number",
+    "model.code_dim=two": "model.code_dim=two must be a whole number",
     "model.lr=0": "model.lr=0 must be > 0",
     "corruption=gaussian corruption.std=-1": "corruption.std=-1 must be ≥ 0",
     "corruption=masking corruption.fraction=1.5": "corruption.fraction=1.5 must be ≥ 0 and ≤ 1",

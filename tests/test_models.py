@@ -32,7 +32,7 @@ def test_pca_is_the_linear_autoencoder_s_optimum(composed: Compose) -> None:
     model = build(composed, "model=linear", "model.code_dim=3").double()
     images = torch.rand(50, 1, 28, 28, dtype=torch.double)
     flat = images.flatten(1).numpy()
-    pca = PCA(3).fit(flat)
+    pca = PCA(3, svd_solver="full").fit(flat)
     components, mean = torch.from_numpy(pca.components_), torch.from_numpy(pca.mean_)
     to_code, to_image = (
         next(layer for layer in net.modules() if isinstance(layer, torch.nn.Linear))
@@ -130,3 +130,15 @@ def test_a_checkpoint_is_loaded_without_running_code(composed: Compose, tmp_path
     model = VAE.load_from_checkpoint(path, weights_only=True)
     assert model.code_dim == 3
     assert model.hparams["input_shape"] == [1, 28, 28]
+
+
+def test_the_same_seed_gives_the_same_weights(composed: Compose, tmp_path: Path) -> None:
+    def trained(name: str, seed: int) -> dict[str, Tensor]:
+        training.train(composed("model=denoising", "network=mlp", f"seed={seed}"), tmp_path / name)
+        path = tmp_path / name / "checkpoints" / "last.ckpt"
+        state: dict[str, Tensor] = torch.load(path, weights_only=True)["state_dict"]
+        return state
+
+    first, again, other = trained("first", 1), trained("again", 1), trained("other", 2)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import WandbLogger
 
 from autoencoders import figures
@@ -63,7 +63,7 @@ def progress() -> Callback:
     return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else EpochLines()
 
 
-class EpochLines(ProgressBar):
+class EpochLines(Callback):
     """Prints "epoch 3/9   val/mse 0.01642   14 s"."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

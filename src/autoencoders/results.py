@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from autoencoders.config import REPOSITORY
 from autoencoders.files import write_json, written_whole
@@ -23,7 +22,7 @@ SEEDS = (0, 1, 2)
 ROWS: dict[str, tuple[str, str, str]] = {
     "code2": ("experiment=latent_space", "autoencoder, MNIST, code of 2", "0.0392"),
     "code16": ("model=autoencoder", "autoencoder, MNIST, code of 16", "0.00744"),
-    "denoising": ("experiment=denoising", "denoising N(0.5, 0.5²) clipped, MNIST, code of 16", "0.0161"),
+    "denoising": ("model=denoising", "denoising N(0.5, 0.5²) clipped, MNIST, code of 16", "0.0161"),
     "colorization": ("experiment=colorization", "colorization, CIFAR-10, code of 256", "0.00777"),
     "linear": ("model=linear", "linear, MNIST, code of 16", ""),
 }
@@ -62,6 +61,11 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def known(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """What was measured so far: row, seed, values."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("rows", nargs="*", help=", ".join(ROWS), metavar="row")
@@ -70,11 +74,13 @@ def main() -> None:
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}: there are {', '.join(ROWS)}")
     path = REPOSITORY / "runs" / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for row in arguments.rows or ROWS:
         for seed in arguments.seeds:
-            results.setdefault(row, {})[str(seed)] = run(row, seed, path.parent / "results" / f"{row}-{seed}")
+            measured = run(row, seed, path.parent / "results" / f"{row}-{seed}")
+            results = known(path)  # read now: another process may have added its own
+            results.setdefault(row, {})[str(seed)] = measured
             write_json(path, results)
+    results = known(path)
     made = table({row: results[row] for row in ROWS if row in results})
     readme = REPOSITORY / "README.md"
     before, _, rest = readme.read_text().partition(START)

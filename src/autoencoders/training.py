@@ -17,7 +17,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
@@ -118,6 +118,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
         options,
         logger=False,
         callbacks=callbacks,
+        enable_progress_bar=any(isinstance(callback, TQDMProgressBar) for callback in callbacks),
         enable_model_summary=False,  # it is in model.txt
         use_distributed_sampler=False,  # the loaders share the images out themselves
         num_sanity_val_steps=0,
