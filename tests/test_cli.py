@@ -54,10 +54,10 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A denoiser's run folder, two epochs, with W&B offline."""
+    """A denoiser's run folder, two epochs, with W&B offline, evaluated."""
     folder = tmp_path_factory.mktemp("runs") / "denoising"
     options = ["model=denoising", "corruption.std=0.4", "model.code_dim=2"]
-    options += ["trainer.max_epochs=2", "figures.every_n_epochs=1"]
+    options += ["trainer.max_epochs=2", "figures.every_n_epochs=1", "evaluate=true"]
     done = train(data_root, folder, *options)
     assert "wandb leet" in done.stdout
     assert "wandb sync" in done.stdout
@@ -111,7 +111,6 @@ def test_wandb_pictures_are_read_back_from_the_offline_run(trained: Path) -> Non
 
 
 def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: Path) -> None:
-    run("evaluate.py", data_root, f"run={trained}")
     scores = json.loads((trained / "evaluation" / "metrics.json").read_text())
     assert set(scores) == {"model", "PCA 2", "corrupted image", "median filter"}
     tested = json.loads((trained / "metrics.json").read_text())

@@ -63,7 +63,7 @@ def explain(error: BaseException) -> str | None:
             options = [key for key in link.parent_node if key != "hydra"]
             return f"no key {link.full_key or link.key}: {near(str(link.key), options)}"
         if isinstance(link, OSError) and link.errno is not None and link.filename:
-            return f"{link.filename}: {link.strerror}"
+            return f"{link.filename2 or link.filename}: {link.strerror}"
     for link in chain:
         if isinstance(link, HydraException | OmegaConfBaseException):
             return " ".join(line.strip() for line in str(link).splitlines() if "hydra.cc" not in line)

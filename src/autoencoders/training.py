@@ -34,6 +34,7 @@ from autoencoders.models import BaseAutoencoder
 def train(cfg: DictConfig, folder: Path) -> float:
     """Trains what `cfg` describes into the run folder and returns the objective of its best checkpoint."""
     start = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
     quiet()
     seed_everything(cfg.seed, workers=True, verbose=False)
     # What most often goes wrong comes before other processes and W&B are started.
