@@ -4,6 +4,7 @@ import html
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -138,9 +139,9 @@ def fast_precision(accelerator: str) -> str:
     """bf16-mixed where matrices in bfloat16 are multiplied much faster than in float32, else 32-true."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    flags = Path("/proc/cpuinfo")
-    amx = flags.exists() and "amx_bf16" in flags.read_text()
-    return "bf16-mixed" if amx else "32-true"
+    processor = Path("/proc/cpuinfo")
+    fast = processor.exists() and re.search(r"\b(amx_bf16|avx512_bf16)\b", processor.read_text())
+    return "bf16-mixed" if fast else "32-true"
 
 
 def environment() -> dict[str, Any]:
