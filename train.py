@@ -3,19 +3,23 @@
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from autoencoders import config, errors
+from autoencoders import config, errors, jobs, processes, sweeps
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float:
-    with errors.one_line_errors(), config.checked(cfg) as folder, config.job_of_its_own(folder):
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # another launcher than ours brought a job here
+        return jobs.run_alone(cfg)
+    with errors.one_line_errors(), config.checked(cfg) as folder:
         # These import torch and lightning, which takes seconds: only for a config that is known to be good.
         from autoencoders.training import train
 
         objective = train(cfg, folder)
-        if cfg.evaluate and config.is_main_process():
+        if cfg.evaluate and errors.is_main_process():
             from autoencoders.evaluation import evaluate_run
 
             evaluate_run(folder, cfg)
@@ -23,6 +27,7 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    with errors.one_line_errors():
+    processes.end_with_parent()
+    with errors.one_line_errors(), sweeps.none_left_empty():
         sys.argv[1:] = config.expand_resume(sys.argv[1:])
         main()

@@ -1,8 +1,6 @@
 """train.py and evaluate.py as a user runs them, in processes of their own, on the tiny data."""
 
-import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,43 +11,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from command import column, run, train
 from PIL import Image
-
-NO_WANDB = ["logger=csv"]
-
-
-def run(script: str, data_root: Path, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs a script on the tiny data, in a process of its own."""
-    environment = {
-        **os.environ, "TINY_ROOT": str(data_root), "TINY_SCRIPT": script, "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(tiny.__file__).parent), "WANDB_MODE": "offline",
-    }  # fmt: skip
-    command = [sys.executable, str(Path(tiny.__file__)), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert (done.returncode == 0) == ok, done.stdout + done.stderr
-    return done
-
-
-def train(data_root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    small = [
-        *tiny.SMALL,
-        f"data.root={data_root}",
-        f"hydra.run.dir='{str(folder).replace(chr(39), chr(92) + chr(39))}'",
-    ]
-    small.append("figures.images=4")
-    return run("train.py", data_root, *small, *arguments)
-
-
-def column(folder: Path, name: str) -> list[float]:
-    """The values of a metric in metrics.csv, without the rows that have none."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
-
-
-def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    path = folder / "checkpoints" / f"{name}.ckpt"
-    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
-    return state
 
 
 @pytest.fixture(scope="module")
@@ -122,55 +85,6 @@ def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: P
     run("evaluate.py", data_root, f"run={trained}", "corruption=masking")
     masked = json.loads((trained / "evaluation" / "metrics.json").read_text())
     assert masked["corrupted image"]["mse"] != scores["corrupted image"]["mse"]
-
-
-def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
-    """The same curve, test metrics (37 images are uneven shards) and weights, in one run folder."""
-    folders = {devices: tmp_path / str(devices) for devices in (1, 2)}
-    for devices, folder in folders.items():
-        options = ("model=vae", "corruption=gaussian", "trainer.max_epochs=2", f"trainer.devices={devices}")
-        train(data_root, folder, *options, *NO_WANDB)
-    for metric in ("val/mse", "val/loss", "test/mse", "test/psnr", "test/ssim"):
-        assert column(folders[2], metric) == pytest.approx(column(folders[1], metric), rel=1e-5), metric
-    one, two = (weights(folder) for folder in folders.values())
-    for name in one:
-        # As a whole: Adam makes much of the rounding of a gradient that is next to nothing.
-        assert (two[name] - one[name]).norm() <= 1e-4 * one[name].norm() + 1e-6, name
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
-
-
-def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) -> None:
-    """... also on two devices, and a bad override leaves it as it was."""
-    folder = tmp_path / "a run's folder"
-    train(data_root, folder, "model=denoising", "trainer.max_epochs=1", "trainer.devices=2", *NO_WANDB)
-    first = column(folder, "val/mse")
-    bad = run("train.py", data_root, f"resume={folder}", "model.code_dim=0", ok=False)
-    assert "model.code_dim=0 must be ≥ 1" in bad.stderr
-    run("train.py", data_root, f"resume={folder}", "trainer.max_epochs=3")
-    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
-    assert column(folder, "val/mse")[:1] == first
-    assert len(column(folder, "val/mse")) == 3
-    steps = column(folder, "step")
-    assert steps == sorted(set(steps))
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-
-
-def test_a_multirun_of_jobs_on_two_devices_is_that_many_runs(data_root: Path, tmp_path: Path) -> None:
-    small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.sweep.dir={tmp_path}/sweep", *NO_WANDB]
-    run("train.py", data_root, "-m", *small, "model=vae", "trainer.devices=2,1", "seed=3", "network=mlp")
-    jobs = [tmp_path / "sweep" / job for job in "01"]
-    assert sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == jobs
-    two, one = (column(job, "val/mse") for job in jobs)
-    assert two == pytest.approx(one, rel=1e-5)
-
-
-def test_a_multirun_compares_with_pca(data_root: Path, tmp_path: Path) -> None:
-    small = [*tiny.SMALL, f"data.root={data_root}", f"hydra.sweep.dir={tmp_path}", *NO_WANDB]
-    run("train.py", data_root, *small, "experiment=pca_comparison", "model.code_dim=2,4")
-    assert (tmp_path / "pca_comparison.png").stat().st_size > 1000
-    for job in "01":
-        scores = json.loads((tmp_path / job / "evaluation" / "metrics.json").read_text())
-        assert set(scores) == {"model", f"PCA {2 * (int(job) + 1)}"}
 
 
 BAD = {

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import runpy
 import tarfile
 from pathlib import Path
 
@@ -104,6 +103,7 @@ def npm_package(name: str) -> bytes:
 
 
 if __name__ == "__main__":
-    root, script = os.environ["TINY_ROOT"], os.environ["TINY_SCRIPT"]
-    install(Path(root))
-    runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    install(Path(os.environ["TINY_ROOT"]))
+    script = REPOSITORY / os.environ["TINY_SCRIPT"]
+    # Not by runpy: the processes that the script starts would be the script's own, without the tiny data.
+    exec(compile(script.read_text(), script, "exec"))

@@ -9,10 +9,12 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from autoencoders import figures
 from autoencoders.data import ImageDataModule
 from autoencoders.models import BaseAutoencoder
+from autoencoders.processes import Interruption
 
 
 class Pictures(Callback):
@@ -58,19 +60,44 @@ class Pictures(Callback):
         logger.experiment.log({**pictures, "validation_images": table, "trainer/global_step": step})
 
 
+class EndInOrder(Callback):
+    """Ends a run that gets a Ctrl-C, SIGTERM or SIGUSR1, on all devices after the same step."""
+
+    def __init__(self) -> None:
+        self.interruption = Interruption()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Over Lightning's own handlers, of which that of SIGTERM broadcasts, and so hangs when all ranks get
+        # it. When fit has ended Lightning puts back what was there before.
+        self.interruption.listen()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        stop = bool(self.interruption)
+        if trainer.world_size > 1:
+            # All ranks must agree; asking takes as long as a small step, so it is not done at each.
+            if (batch_idx + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+                return
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            raise self.interruption.exit()
+
+
 def progress() -> Callback:
     """A progress bar on a terminal; elsewhere, as in a log file, a line an epoch."""
     return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else EpochLines()
 
 
 class EpochLines(Callback):
-    """Prints "epoch 3/9   val/mse 0.01642   14 s"."""
+    """Prints "epoch 3/9   val/mse 0.01642   14.2 s" at every validation: the seconds since the one before."""
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            mse, seconds = trainer.callback_metrics["val/mse"], time.perf_counter() - self.start
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING:
+            mse, now = trainer.callback_metrics["val/mse"], time.perf_counter()
             epochs = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            print(f"epoch {epochs:8} val/mse {mse:.5f} {seconds:8.1f} s", flush=True)
+            print(f"epoch {epochs:8} val/mse {mse:.5f} {now - self.start:8.1f} s", flush=True)
+            self.start = now

@@ -7,18 +7,20 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from autoencoders.errors import UserError
+from autoencoders.errors import UserError, is_main_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -40,6 +42,8 @@ INTEGERS: dict[str, tuple[float, float, str]] = {
     r"data\.shift": (0, 16, "[]"),
     r"corruption\.(.+\.)?size": AT_LEAST_1,
     r"trainer\.(max_epochs|num_nodes|log_every_n_steps|devices)": AT_LEAST_1,
+    r"trainer\.(check_val_every_n_epoch|val_check_interval)": AT_LEAST_1,
+    r"trainer\.max_steps": (-1, math.inf, "[)"),
 }
 NUMBERS: dict[str, tuple[float, float, str]] = {
     r"model\.(lr|likelihood_std)": POSITIVE,
@@ -58,13 +62,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     r"logger\.mode": ("auto", "online", "offline"),
     r"trainer\.accelerator": ("auto", "cpu", "gpu"),
 }
-NULLABLE = ("data.train_size", "trainer.gradient_clip_val")
+NULLABLE = r"data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch|val_check_interval)"
 
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for a value out of its range and for parts that do not fit together."""
     for key, value in _leaves(OmegaConf.to_container(cfg, resolve=True)):
-        if value is None and key in NULLABLE:
+        if value is None and re.fullmatch(NULLABLE, key):
             continue
         for kinds, kind in ((INTEGERS, int), (NUMBERS, (int, float))):
             for pattern, (low, high, ends) in kinds.items():
@@ -92,33 +96,6 @@ def checked(cfg: DictConfig) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def job_of_its_own(folder: Path) -> Iterator[None]:
-    """Makes a job of a sweep look to Lightning like a run of its own.
-
-    For a job on several devices Lightning starts this program again with the same command line, which of a
-    sweep would start the sweep again; and it leaves its variables to the next job of this process.
-    """
-    arguments, environment = sys.argv[1:], dict(os.environ)
-    hydra_config = HydraConfig.get()
-    if hydra_config.mode == RunMode.MULTIRUN:
-        overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-        assert isinstance(overrides, list)
-        sys.argv[1:] = [*map(str, overrides), f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN"]
-    try:
-        yield
-    finally:
-        sys.argv[1:] = arguments
-        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            if name not in environment:
-                os.environ.pop(name, None)
-
-
-def is_main_process() -> bool:
-    """False in the processes that Lightning starts for the other devices of a run."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
-
-
 def _check_range(key: str, value: Any, kind: Any, low: float, high: float, ends: str) -> None:
     if isinstance(value, str) and key == "trainer.devices":
         return  # "auto" is Lightning's to decide
@@ -137,6 +114,8 @@ def _check_devices(cfg: DictConfig) -> None:
         return
     if cfg.trainer.accelerator == "cpu" and devices > (cores := os.cpu_count() or 1):
         raise UserError(f"trainer.devices={devices} is more than the {cores} CPU cores of this machine")
+    if cfg.trainer.accelerator == "gpu" and devices > len(gpus()) and sys.platform == "linux":
+        raise UserError(f"trainer.devices={devices} is more than the {len(gpus())} GPUs of this machine")
     processes = devices * cfg.trainer.num_nodes
     if cfg.data.batch_size % processes:
         raise UserError(
@@ -224,16 +203,25 @@ def checkpoint(run: Path, name: str) -> Path:
 
 
 def expand_resume(arguments: Sequence[str]) -> list[str]:
-    """`resume=<run folder>` becomes the run's own overrides and folder, then the other arguments."""
+    """`resume=<run folder>` becomes the run's own overrides and folder, then the other arguments.
+
+    `resume=<sweep folder>` becomes the sweep's own command line: it leaves out the jobs that are done.
+    """
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     if not named or not is_main_process():  # the other processes of a run are given what came out here
         return list(arguments)
     run = Path(named[-1])
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
+    if (sweep := run / "multirun.yaml").is_file():
+        of_hydra, of_jobs = (
+            OmegaConf.select(OmegaConf.load(sweep), f"hydra.overrides.{of}") for of in ("hydra", "task")
+        )
+        kept = [override for override in of_hydra if not override.startswith("hydra.sweep.dir=")]
+        return ["-m", *of_jobs, *kept, f"hydra.sweep.dir={quoted(run.resolve())}", *rest]
     overrides = [*saved_overrides(run), *(argument for argument in rest if not argument.startswith("-"))]
     checkpoint(run, "last")
     check(composed(overrides))  # before Hydra writes what may be wrong into the run's folder
-    folder = _quoted(run.resolve())
+    folder = quoted(run.resolve())
     return [*saved_overrides(run), f"hydra.run.dir={folder}", "hydra.mode=RUN", f"resume={folder}", *rest]
 
 
@@ -266,6 +254,38 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         return compose("train", overrides=list(overrides))
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """A path as Hydra's override grammar takes it whatever is in it."""
     return "'" + str(path).replace("\\", r"\\").replace("'", r"\'") + "'"
+
+
+@cache
+def gpus() -> list[str]:
+    """The names of the GPUs that this process may use, found without importing torch."""
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in chosen.split(",") if name.strip()]
+    if (program := shutil.which("nvidia-smi")) is None:
+        return []
+    query = [program, "--query-gpu=index", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+@cache
+def _started() -> str:
+    """What a run's folder is called: the time, of the first process of all that a run has on its machines;
+    on SLURM the job's number, which a requeued job keeps."""
+    if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        return f"slurm-{os.environ['SLURM_JOB_ID']}"
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        if is_main_process():
+            store.set("autoencoders/started", now)
+        return str(store.get("autoencoders/started").decode())
+    return now
+
+
+OmegaConf.register_new_resolver("started", _started, replace=True)

@@ -5,8 +5,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+ERROR_FILE = (
+    "AUTOENCODERS_ERROR_FILE"  # where a job of a sweep leaves the reason of its failure, if it has one
+)
 
 
 class UserError(Exception):
@@ -29,18 +33,30 @@ def near(name: str, options: Iterable[object]) -> str:
 def one_line_errors() -> Iterator[None]:
     """Turns what a user can cause into one line on stderr and exit code 1.
 
-    What `explain` can't explain keeps its traceback; HYDRA_FULL_ERROR=1 shows every one.
+    What `explain` can't explain keeps its traceback; HYDRA_FULL_ERROR=1 shows every one. Of the processes of
+    a run only the first speaks.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:
         yield
     except Exception as error:
-        line = None if FULL_ERRORS else explain(error)
-        if line is None:
+        line = explain(error)
+        if is_main_process() and ERROR_FILE in os.environ:
+            path = Path(os.environ[ERROR_FILE])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text((line or f"{type(error).__name__}: {error}") + "\n")
+        if line is None or FULL_ERRORS:
             raise
         sys.stdout.flush()
-        print(f"error: {line}", file=sys.stderr)
+        if is_main_process():
+            print(f"error: {line}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def is_main_process() -> bool:
+    """False in the processes of a run's other devices, whoever started them: Lightning, torchrun or SLURM."""
+    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
+    return all(os.environ.get(rank, "0") == "0" for rank in ranks)
 
 
 def explain(error: BaseException) -> str | None:

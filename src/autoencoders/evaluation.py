@@ -1,6 +1,6 @@
 """Scores a trained model on the official test split, beside what one gets without it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,35 @@ from tqdm import tqdm
 from autoencoders import config, figures
 from autoencoders.data import ImageDataModule
 from autoencoders.data.modules import as_colour
-from autoencoders.data.pairs import to_float
+from autoencoders.data.pairs import Batch, to_float
 from autoencoders.files import write_json
-from autoencoders.metrics import reconstruction_metrics
+from autoencoders.metrics import reconstruction_metrics, squared_error
 from autoencoders.models import BaseAutoencoder
 from autoencoders.training import build_data
 
 
 def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Any]:
     """Rebuilds a run's data and best model and evaluates it, into `run/evaluation`."""
-    data = build_data(cfg)
-    path, device = config.checkpoint(run, "best"), "cuda" if torch.cuda.is_available() else "cpu"
-    model_class: type[BaseAutoencoder] = get_class(cfg.model._target_)
-    model = model_class.load_from_checkpoint(path, map_location=device, weights_only=True)
-    scores = evaluate(model, data, run / "evaluation", cfg.figures.images)
+    scores = evaluate(best_model(run, cfg), build_data(cfg), run / "evaluation", cfg.figures.images)
     OmegaConf.save(cfg, run / "evaluation" / "config.yaml", resolve=True)
     return scores
+
+
+def best_model(run: Path, cfg: DictConfig) -> BaseAutoencoder:
+    """The best model of a run, on the GPU if there is one."""
+    path, device = config.checkpoint(run, "best"), "cuda" if torch.cuda.is_available() else "cpu"
+    model_class: type[BaseAutoencoder] = get_class(cfg.model._target_)
+    return model_class.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
+
+
+@torch.inference_mode()
+def test_error(run: Path, cfg: DictConfig) -> float:
+    """The mean squared error of a run's best model over the test images, corrupted as `cfg` says."""
+    model, data = best_model(run, cfg), build_data(cfg)
+    total = torch.zeros((), dtype=torch.float64)
+    for batch in _test_batches(model, data):
+        total += squared_error(model(batch.corrupted), batch.clean).double().sum().cpu()
+    return float(total / len(data.test))
 
 
 def evaluate(model: BaseAutoencoder, data: ImageDataModule, folder: Path, images: int) -> dict[str, Any]:
@@ -38,16 +51,11 @@ def evaluate(model: BaseAutoencoder, data: ImageDataModule, folder: Path, images
     Returns:
         {"model": {metric: mean over test images}, "<reference row>": {...}, ...}
     """
-    model.eval()
     data.prepare_data()
     data.setup("fit")
-    data.setup("test")
     pca = fit_pca(data, model.code_dim)
     totals: dict[str, dict[str, Tensor]] = {}
-    batches = tqdm(data.test_dataloader(), desc="evaluating", leave=False, disable=None)
-    for raw in batches:
-        batch = data.pair(raw, training=False)
-        batch = batch._replace(corrupted=batch.corrupted.to(model.device), clean=batch.clean.to(model.device))
+    for batch in tqdm(_test_batches(model, data), desc="evaluating", leave=False, disable=None):
         with torch.inference_mode():
             reconstruction = model(batch.corrupted)
         _add(totals, "model", model.image_metrics(batch, reconstruction))
@@ -85,6 +93,15 @@ def table(scores: Mapping[str, Mapping[str, float]]) -> str:
         cells = (f"{metrics[column]:>12.5f}" if column in metrics else " " * 12 for column in columns)
         lines.append(f"{row:<{width}}" + "".join(cells))
     return "\n".join(lines)
+
+
+def _test_batches(model: BaseAutoencoder, data: ImageDataModule) -> Iterator[Batch]:
+    """The test images, on the model's device."""
+    data.prepare_data()
+    data.setup("test")
+    for raw in data.test_dataloader():
+        batch = data.pair(raw, training=False)
+        yield batch._replace(corrupted=batch.corrupted.to(model.device), clean=batch.clean.to(model.device))
 
 
 def _add(totals: dict[str, dict[str, Tensor]], row: str, metrics: Mapping[str, Tensor]) -> None:

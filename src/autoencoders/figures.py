@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -76,19 +77,47 @@ def manifold(codes: Tensor, decode: Callable[[Tensor], Tensor], side: int = 20) 
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str
+    series: Mapping[str, tuple[Sequence[Any], Sequence[float], Sequence[float]]], x: str, y: str, title: str
 ) -> Figure:
-    """Lines of (x values, y values) by name, x by powers of 2."""
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    """Lines of (x values, y values, their standard deviations) by name; x by its logarithm where it spans
+    more than a factor of eight, or named places."""
+    figure = Figure(figsize=(6.8, 4.6), layout="constrained")
     axis = figure.subplots()
-    for name, (xs, ys) in series.items():
-        axis.plot(xs, ys, marker="o", label=name)
-    axis.set_xscale("log", base=2)
-    ticks = sorted({value for xs, _ in series.values() for value in xs})
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set(xlabel=x, ylabel=y, title=title, ylim=(0, None))
+    places = list(dict.fromkeys(place for xs, _, _ in series.values() for place in xs))
+    numeric = all(isinstance(place, float) for place in places)
+    for name, (xs, ys, spread) in series.items():
+        at = xs if numeric else [places.index(place) for place in xs]
+        axis.errorbar(at, ys, spread, marker="o", capsize=3, label=name, linestyle="-" if numeric else "")
+    if numeric:
+        if min(places) > 0 and max(places) > 8 * min(places):
+            axis.set_xscale("log", base=2)
+        ticks = sorted(places) if len(places) < 12 else sorted(places)[:: len(places) // 6]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_xticks([], minor=True)
+    else:
+        axis.set_xticks(range(len(places)), places, rotation=20, ha="right")
+    axis.set(xlabel=x, ylabel=y, title=title)
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    if len(series) > 1:
+        axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def heatmap(
+    values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], x: str, y: str, title: str
+) -> Figure:
+    """A table of numbers, in colours and in digits."""
+    figure = Figure(figsize=(1.5 + 0.9 * len(columns), 1.5 + 0.6 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(values, cmap="viridis", aspect="auto")
+    middle = (np.max(values) + np.min(values)) / 2
+    for row, line in enumerate(values):
+        for column, value in enumerate(line):
+            colour = "black" if value > middle else "white"
+            axis.text(column, row, f"{value:.4f}", ha="center", va="center", color=colour, fontsize=9)
+    axis.set_xticks(range(len(columns)), columns)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set(xlabel=x, ylabel=y, title=title)
     return figure
 
 

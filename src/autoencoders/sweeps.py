@@ -1,35 +1,243 @@
-"""What is made of a whole sweep, when its last job has ended."""
+"""What comes out of a sweep: a table and a plot of all its jobs, made from their folders.
 
+Every sweep makes them by itself; python -m autoencoders.sweeps <sweep folder> makes them again.
+"""
+
+import csv
 import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import mean, stdev
+from typing import Any, ClassVar
 
+import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from autoencoders.errors import UserError, one_line_errors
+from autoencoders.files import written_whole
 
-class PCAComparison(Callback):
-    """Draws test error against code size, of a sweep's autoencoders and of PCA, into the sweep's folder."""
+UNINTERESTING = ("logger", "hydra", "data.root", "evaluate", "resume")  # overrides that answer no question
+SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics of the table in the terminal; the CSV has all
+
+
+@dataclass
+class Row:
+    """One job, as its folder tells of it."""
+
+    name: str
+    overrides: dict[str, str]
+    status: str  # finished, failed, pruned or unfinished
+    metrics: dict[str, float]
+    error: str = ""
+
+
+def read_job(folder: Path) -> Row:
+    saved, metrics = folder / ".hydra" / "overrides.yaml", dict[str, float]()
+    overrides = [str(o) for o in yaml.safe_load(saved.read_text())] if saved.is_file() else []
+    pairs = (override.lstrip("+~").partition("=") for override in overrides)
+    status, error = "unfinished", ""
+    if (folder / "error.txt").is_file():
+        status, error = "failed", (folder / "error.txt").read_text().strip()
+    elif (folder / "pruned.txt").is_file():
+        status = "pruned"
+    elif (folder / "metrics.json").is_file():
+        status = "finished"
+    if (folder / "metrics.json").is_file():
+        metrics = json.loads((folder / "metrics.json").read_text())
+    if (folder / "evaluation" / "metrics.json").is_file():
+        rows = json.loads((folder / "evaluation" / "metrics.json").read_text())
+        # "PCA 16" is the row "PCA" of a job whose code has 16 numbers.
+        metrics |= {
+            f"{name.rstrip(' 0123456789')} mse": row["mse"] for name, row in rows.items() if name != "model"
+        }
+    return Row(
+        folder.name,
+        {key: value for key, _, value in pairs if not key.startswith(UNINTERESTING)},
+        status,
+        metrics,
+        error,
+    )
+
+
+def read_sweep(folder: Path) -> list[Row]:
+    """The jobs of a sweep, in their order.
+
+    Raises:
+        UserError: there is no sweep in the folder.
+    """
+    jobs = [path for path in folder.glob("*") if (path / ".hydra").is_dir() or (path / "error.txt").is_file()]
+    if not jobs:
+        raise UserError(f"no sweep folder {folder}: it holds no jobs")
+    return [read_job(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))]
+
+
+def varying(rows: Sequence[Row]) -> list[str]:
+    """The overrides in which the jobs differ; those of a single job."""
+    keys = dict.fromkeys(key for row in rows for key in row.overrides)
+    return [key for key in keys if len(rows) == 1 or len({row.overrides.get(key) for row in rows}) > 1]
+
+
+def summarize(folder: Path) -> list[Row]:
+    """Writes summary.csv and summary.png into a sweep's folder, and prints the table."""
+    rows = read_sweep(folder)
+    keys = varying(rows)
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    with written_whole(folder / "summary.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["job", *keys, "status", *metrics, "error"])
+        for row in rows:
+            overrides, values = (
+                [row.overrides.get(k, "") for k in keys],
+                [row.metrics.get(m, "") for m in metrics],
+            )
+            writer.writerow([row.name, *overrides, row.status, *values, row.error])
+    settings = OmegaConf.create()
+    if (folder / "multirun.yaml").is_file():
+        cfg = OmegaConf.load(folder / "multirun.yaml")
+        settings = OmegaConf.select(cfg, "hydra.callbacks.summary") or settings
+    metric, reference = settings.get("metric") or "val/mse", settings.get("reference")
+    shown = [m for m in dict.fromkeys((metric, *SHOWN, *([reference] if reference else []))) if m in metrics]
+    cells = [["job", *keys, "status", *shown]]
+    for row in rows:
+        values = [f"{row.metrics[m]:.5g}" if m in row.metrics else "" for m in shown]
+        cells.append([row.name, *(row.overrides.get(k, "") for k in keys), row.status, *values])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    print()
+    for line in cells:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print(f"\n  table  {folder / 'summary.csv'}")
+    if any(metric in row.metrics for row in rows):
+        plot(rows, metric, reference, folder / "summary.png")
+        print(f"  plot   {folder / 'summary.png'}")
+    return rows
+
+
+def plot(rows: Sequence[Row], metric: str, reference: str | None, path: Path) -> None:
+    """The metric over the swept keys: one of them to the right, a line for each value of the others; jobs
+    that differ in their seed alone are one point, mean ± standard deviation."""
+    from autoencoders import figures  # matplotlib and torch: only when there is something to draw
+
+    done = [row for row in rows if metric in row.metrics]
+    keys = [key for key in varying(done) if key != "seed"] or ["seed"]
+    numeric = [key for key in keys if all(_number(row.overrides.get(key)) is not None for row in done)]
+    x = max(numeric or keys, key=lambda key: len({row.overrides.get(key) for row in done}))
+    points: dict[str, dict[Any, list[float]]] = {}
+    for row in done:
+        place = row.overrides.get(x, "default")
+        others = ", ".join(f"{k}={row.overrides.get(k, 'default')}" for k in keys if k != x)
+        for name, column in ((others or metric, metric), (reference, reference)):
+            if name and column and column in row.metrics:
+                at = points.setdefault(name, {}).setdefault(_number(place) if x in numeric else place, [])
+                at.append(row.metrics[column])
+    series = {}
+    for name, values in points.items():
+        places = sorted(values) if x in numeric else list(values)
+        spread = [stdev(values[p]) if len(values[p]) > 1 else 0.0 for p in places]
+        series[name] = (places, [mean(values[p]) for p in places], spread)
+    figures.save(figures.curves(series, x=x, y=metric, title=path.parent.name), path)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+class Summary(Callback):
+    """Summarizes a sweep at its end, and makes it fail if a job did.
+
+    Args:
+        metric: what is plotted, a key of the jobs' metrics.json.
+        reference: another one, drawn beside it, as "PCA mse" of jobs that are evaluated; or None.
+    """
+
+    started: ClassVar[Path | None] = None  # the folder of the sweep that this process runs
+
+    def __init__(self, metric: str, reference: str | None) -> None:
+        self.metric, self.reference = metric, reference
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        Summary.started = Path(str(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from autoencoders import figures  # matplotlib and torch: only when there is something to draw
+        folder = Path(str(config.hydra.sweep.dir))
+        rows = summarize(folder)
+        failed = [row for row in rows if row.status in ("failed", "unfinished")]
+        for row in failed:
+            print(f"error: job {row.name} failed: {row.error or 'it did not end'}", file=sys.stderr)
+        if failed:
+            print(
+                f"error: {len(failed)} of {len(rows)} jobs failed; again: train.py resume={folder}",
+                file=sys.stderr,
+            )
+            raise SystemExit(1)  # no Exception, which Hydra would only warn of
 
-        folder = Path(config.hydra.sweep.dir)
-        sizes, model, pca = [], [], []
-        runs = {OmegaConf.load(path).model.code_dim: path.parent for path in folder.glob("*/config.yaml")}
-        for code_dim, run in sorted(runs.items()):
-            scores = json.loads((run / "evaluation" / "metrics.json").read_text())
-            sizes.append(code_dim)
-            model.append(scores["model"]["mse"])
-            pca.append(scores[f"PCA {code_dim}"]["mse"])
-        for row in zip(["numbers", *sizes], ["autoencoder", *model], ["PCA", *pca], strict=True):
-            print("".join(f"{cell:>12.5g}" if isinstance(cell, float) else f"{cell:>12}" for cell in row))
-        figure = figures.curves(
-            {"PCA": (sizes, pca), "autoencoder": (sizes, model)},
-            x="numbers in the code",
-            y="test MSE",
-            title="autoencoder against PCA",
-        )
-        path = folder / "pca_comparison.png"
-        figures.save(figure, path)
-        print(f"\n  figure  {path}")
+
+class TestLevels(Callback):
+    """Scores each of a sweep's models at several values of a key, as the level of the noise, and draws the
+    table of what they were trained at against what they are tested at.
+
+    Args:
+        key: the key, which the sweep varies.
+        values: what to test at.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, key: str, values: Sequence[float]) -> None:
+        self.key, self.values = key, list(values)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from autoencoders import figures
+        from autoencoders.config import compose_run
+        from autoencoders.evaluation import test_error
+
+        folder = Path(str(config.hydra.sweep.dir))
+        trained: Mapping[str, Path] = {
+            row.overrides[self.key]: folder / row.name
+            for row in read_sweep(folder)
+            if row.status == "finished"
+        }
+        errors = [
+            [test_error(*compose_run([f"run={run}", f"{self.key}={value}"])) for value in self.values]
+            for run in trained.values()
+        ]
+        with written_whole(folder / "levels.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([f"trained at {self.key}", *(f"tested at {value:g}" for value in self.values)])
+            writer.writerows([level, *row] for level, row in zip(trained, errors, strict=True))
+        figure = figures.heatmap(
+            errors, list(trained), [f"{value:g}" for value in self.values],
+            x=f"{self.key} at test", y=f"{self.key} in training", title="test MSE",
+        )  # fmt: skip
+        figures.save(figure, folder / "levels.png")
+        print(f"  levels {folder / 'levels.png'}, {folder / 'levels.csv'}")
+
+
+@contextmanager
+def none_left_empty() -> Iterator[None]:
+    """Takes away the folder of a sweep that ended before its first job began."""
+    try:
+        yield
+    except BaseException:
+        folder = Summary.started
+        if folder and folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+            shutil.rmtree(folder)
+        raise
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        if len(sys.argv) != 2:
+            raise UserError(
+                "name one sweep folder: python -m autoencoders.sweeps multirun/2026-01-31_12-00-00"
+            )
+        summarize(Path(sys.argv[1]))

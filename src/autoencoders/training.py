@@ -24,12 +24,13 @@ from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import config
-from autoencoders.callbacks import Pictures, progress
+from autoencoders.callbacks import EndInOrder, Pictures, progress
 from autoencoders.data import ImageDataModule
-from autoencoders.errors import UserError
+from autoencoders.errors import UserError, is_main_process
 from autoencoders.files import write_json
 from autoencoders.loggers import MetricsCSV, how_to_look, start_wandb
 from autoencoders.models import BaseAutoencoder
+from autoencoders.processes import Interrupted, Ranks
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
@@ -40,7 +41,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     seed_everything(cfg.seed, workers=True, verbose=False)
     # What most often goes wrong comes before other processes and W&B are started.
     data, model = build_data(cfg), build_model(cfg)
-    if config.is_main_process():
+    if is_main_process():
         data.prepare_data()
         data.setup("fit")
     checkpoints = ModelCheckpoint(
@@ -51,7 +52,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
         enable_version_counter=False,
     )
     pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
-    trainer = build_trainer(cfg, [checkpoints, pictures, progress()])
+    trainer = build_trainer(cfg, [checkpoints, pictures, progress(), EndInOrder()])
+    ranks = Ranks(trainer.strategy.launcher)
     loggers = trainer.loggers = build_loggers(cfg, folder)
     failed = 1
     try:
@@ -80,6 +82,15 @@ def train(cfg: DictConfig, folder: Path) -> float:
             write_json(folder / "metrics.json", metrics)
             report(folder, metrics, loggers)
         failed = 0
+    except Interrupted:
+        if trainer.is_global_zero:
+            print(
+                f"interrupted; what was trained to an epoch's end is kept: train.py resume={folder}",
+                flush=True,
+            )
+        raise
+    except Exception as error:
+        raise ranks.explain(error) from error
     finally:
         for logger in loggers[1:]:
             logger.experiment.finish(exit_code=failed)
@@ -106,7 +117,7 @@ def build_model(cfg: DictConfig) -> BaseAutoencoder:
 
 def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
     loggers: list[Logger] = [MetricsCSV(folder, resume=bool(cfg.resume))]
-    if cfg.logger.name == "wandb" and config.is_main_process():
+    if cfg.logger.name == "wandb" and is_main_process():
         options = {key: value for key, value in config.plain(cfg.logger).items() if key != "name"}
         loggers.append(start_wandb(folder, config.plain(cfg), resume=bool(cfg.resume), **options))
     return loggers

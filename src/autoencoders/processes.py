@@ -1,0 +1,135 @@
+"""Processes that end together, and in order: the ranks of a run, and the jobs of a sweep."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from autoencoders.errors import UserError, is_main_process
+
+PARENT = "AUTOENCODERS_PARENT"  # the process that started this one and that it does not outlive
+POLL_S = 0.3
+GRACE_S = 10  # for a run to close its loggers
+INTERRUPTIONS = {
+    signal.SIGINT: 130,
+    signal.SIGTERM: 75,
+    signal.SIGUSR1: 75,
+}  # and the exit codes they lead to
+
+
+class Interrupted(SystemExit):
+    """A run was asked to stop, and did so in order."""
+
+
+def end_with_parent() -> None:
+    """Ends this process soon after the one that started it, however that one died.
+
+    It holds for processes that were started by one that called this too: a sweep's jobs, the ranks of a run;
+    and for the ranks of torchrun.
+    """
+    parent = os.getppid()
+    if os.environ.get(PARENT) == str(parent) or "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_outlive_no_one, args=(parent,), daemon=True).start()
+    os.environ[PARENT] = str(os.getpid())
+
+
+def _outlive_no_one(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    if is_main_process():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_S)
+    os._exit(1)
+
+
+class Interruption:
+    """Whether this process was asked to stop by Ctrl-C, SIGTERM or SIGUSR1. Asked again, it ends at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(INTERRUPTIONS[signal.Signals(number)])
+        self.received = number
+
+    def __bool__(self) -> bool:
+        return self.received is not None
+
+    def listen(self) -> None:
+        """Notes these signals from now on, where Python would die of them."""
+        for number in INTERRUPTIONS:
+            signal.signal(number, self)
+
+    @contextmanager
+    def listening(self) -> Iterator["Interruption"]:
+        """Listens, and afterwards leaves the signals to those who had them before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self  # signals are the main thread's
+            return
+        before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+        self.listen()
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def exit(self) -> Interrupted:
+        """To be raised. A rank that ends in order after another's signal reports nothing."""
+        number = signal.Signals(self.received or signal.SIGTERM)
+        return Interrupted(INTERRUPTIONS[number] if is_main_process() else 0)
+
+
+class Ranks:
+    """Watches the processes of the other ranks of this node, which Lightning starts from this one.
+
+    When one dies, a rank that waits for it in a collective operation may wait for ever: so this process then
+    ends the others and itself, if it does not end by itself. Lightning's own observer does so without a word
+    and without waiting; it is left with no processes to observe.
+    """
+
+    def __init__(self, launcher: Any) -> None:
+        self.processes: list[subprocess.Popen[Any]] = []
+        self.ending = False
+        if hasattr(launcher, "procs"):
+            threading.Thread(target=self._watch, args=(launcher,), daemon=True).start()
+
+    def dead(self) -> str | None:
+        """What is to be said of the first rank that failed, if one has."""
+        for rank, process in enumerate(self.processes, start=1):
+            if process.poll():
+                return f"the process of rank {rank} (pid {process.pid}) {how_it_ended(process.returncode)}"
+        return None
+
+    def explain(self, error: Exception) -> Exception:
+        """What is to be raised for `error`: if another rank died, that, of which it comes."""
+        if not self.processes or isinstance(error, UserError):
+            return error
+        time.sleep(2 * POLL_S)  # a lost connection is noticed before the death of the process behind it
+        self.ending = True
+        return UserError(dead) if (dead := self.dead()) else error
+
+    def _watch(self, launcher: Any) -> None:
+        while not (dead := self.dead()):
+            self.processes += launcher.procs
+            launcher.procs.clear()
+            time.sleep(POLL_S)
+        time.sleep(3)  # it is time enough to notice a lost connection
+        if self.ending:
+            time.sleep(GRACE_S)
+        else:
+            print(f"error: {dead}", file=sys.stderr, flush=True)
+        for process in self.processes:
+            process.kill()
+        os._exit(1)
+
+
+def how_it_ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

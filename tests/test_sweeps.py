@@ -1,0 +1,290 @@
+"""Several devices, and sweeps: on two CPU processes, on the tiny data."""
+
+import csv
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import tiny
+import torch
+import yaml
+from command import NO_WANDB, column, processes, run, small, start, train, wait_for, weights
+
+from autoencoders import config, figures, sweeps
+
+
+def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
+    """The same curve, test metrics (37 images are uneven shards) and weights, in one run folder."""
+    folders = {devices: tmp_path / str(devices) for devices in (1, 2)}
+    for devices, folder in folders.items():
+        options = ("model=vae", "corruption=gaussian", "trainer.max_epochs=2", f"trainer.devices={devices}")
+        train(data_root, folder, *options, *NO_WANDB)
+    for metric in ("val/mse", "val/loss", "test/mse", "test/psnr", "test/ssim"):
+        assert column(folders[2], metric) == pytest.approx(column(folders[1], metric), rel=1e-5), metric
+    one, two = (weights(folder) for folder in folders.values())
+    for name in one:
+        # As a whole: Adam makes much of the rounding of a gradient that is next to nothing.
+        assert (two[name] - one[name]).norm() <= 1e-4 * one[name].norm() + 1e-6, name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["autoencoder", "linear", "denoising", "colorization"])
+@pytest.mark.parametrize("corruption", ["masking", "compose"])
+def test_two_processes_train_every_model_as_one(
+    model: str, corruption: str, data_root: Path, tmp_path: Path
+) -> None:
+    for devices in ("1", "2"):
+        options = (f"model={model}", f"corruption={corruption}", "trainer.max_epochs=2", *NO_WANDB)
+        train(data_root, tmp_path / devices, *options, f"trainer.devices={devices}")
+    for metric in ("train/loss", "val/mse", "test/mse"):
+        one, two = (column(tmp_path / devices, metric) for devices in ("1", "2"))
+        assert two == pytest.approx(one, rel=1e-5), metric
+
+
+def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) -> None:
+    """... also on two devices, and a bad override leaves it as it was."""
+    folder = tmp_path / "a run's folder"
+    train(data_root, folder, "model=denoising", "trainer.max_epochs=1", "trainer.devices=2", *NO_WANDB)
+    first = column(folder, "val/mse")
+    bad = run("train.py", data_root, f"resume={folder}", "model.code_dim=0", ok=False)
+    assert "model.code_dim=0 must be ≥ 1" in bad.stderr
+    run("train.py", data_root, f"resume={folder}", "trainer.max_epochs=3")
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+    assert column(folder, "val/mse")[:1] == first
+    assert len(column(folder, "val/mse")) == 3
+    steps = column(folder, "step")
+    assert steps == sorted(set(steps))
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_both_ranks_in_order(data_root: Path, tmp_path: Path, number: signal.Signals) -> None:
+    marker = f"MARKER={uuid4()}"
+    options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *NO_WANDB]
+    process = start("train.py", data_root, *small(data_root, tmp_path / "run", *options), MARKER=marker[7:])
+    wait_for((tmp_path / "run" / "checkpoints" / "last.ckpt").is_file)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], out + err
+    assert f"resume={tmp_path / 'run'}" in out
+    assert "Traceback" not in err
+    wait_for(lambda: not processes(marker), seconds=10)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_when_a_rank_is_killed_none_is_left(data_root: Path, tmp_path: Path, rank: int) -> None:
+    marker = f"MARKER={uuid4()}"
+    options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *NO_WANDB]
+    process = start("train.py", data_root, *small(data_root, tmp_path / "run", *options), MARKER=marker[7:])
+    wait_for((tmp_path / "run" / "checkpoints" / "last.ckpt").is_file)
+    (other,) = set(processes(marker)) - {process.pid}
+    os.kill(process.pid if rank == 0 else other, signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    if rank:
+        assert process.returncode == 1
+        assert f"error: the process of rank 1 (pid {other}) was killed by SIGKILL" in err
+    wait_for(lambda: not processes(marker), seconds=10)
+
+
+def test_two_nodes_train_as_one_process(data_root: Path, tmp_path: Path) -> None:
+    """Two agents of torchrun on this machine, which choose the run's folder together."""
+    options = [*tiny.SMALL, f"data.root={data_root}", "network=mlp", "model=denoising", *NO_WANDB]
+    run("train.py", data_root, *options, "hydra.run.dir=one", cwd=tmp_path)
+    torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--master-addr=127.0.0.1", "--master-port=29417"]
+    agents = [
+        start(
+            "train.py", data_root, *options, "trainer.num_nodes=2", cwd=tmp_path,
+            launcher=(sys.executable, *torchrun, f"--node-rank={node}"),
+        )
+        for node in range(2)
+    ]  # fmt: skip
+    for agent in agents:
+        out, err = agent.communicate(timeout=120)
+        assert agent.returncode == 0, out + err
+    (folder,) = (tmp_path / "runs" / "denoising").iterdir()
+    assert column(folder, "val/mse") == pytest.approx(column(tmp_path / "one", "val/mse"), rel=1e-5)
+    assert column(folder, "test/mse") == pytest.approx(column(tmp_path / "one", "test/mse"), rel=1e-5)
+
+
+def sweep(data_root: Path, folder: Path, *arguments: str) -> list[str]:
+    return [
+        "-m",
+        *tiny.SMALL,
+        f"data.root={data_root}",
+        f"hydra.sweep.dir={folder}",
+        "network=mlp",
+        *arguments,
+    ]
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_trains_the_jobs_that_it_names(data_root: Path, tmp_path: Path) -> None:
+    """... one and two devices in one sweep, from another folder, into folders of the user's naming, side by
+    side; a job that fails is reported, and the others go on."""
+    arguments = ["model=vae", "trainer.devices=2,1", "model.lr=1e-3,-1", "seed=3", "trainer.strategy=auto"]
+    naming = [
+        "hydra.sweep.subdir='devices ${trainer.devices}, job ${hydra:job.num}'",
+        "hydra.launcher.side_by_side=2",
+    ]
+    command = sweep(data_root, Path("sweep"), *arguments, *naming, *NO_WANDB)
+    done = run("train.py", data_root, *command, ok=False, cwd=tmp_path)
+    folder = tmp_path / "sweep"
+    jobs = ["devices 2, job 0", "devices 2, job 1", "devices 1, job 2", "devices 1, job 3"]
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == set(jobs)
+    two, one = (column(folder / jobs[number], "val/mse") for number in (0, 2))
+    assert two == pytest.approx(one, rel=1e-5)
+    rows = {row["job"]: row for row in table(folder)}
+    assert [rows[job]["status"] for job in jobs] == ["finished", "failed", "finished", "failed"]
+    assert rows[jobs[1]]["error"] == "model.lr=-1 must be > 0"
+    assert (rows[jobs[1]]["trainer.devices"], rows[jobs[1]]["model.lr"]) == ("2", "-1")
+    assert float(rows[jobs[0]]["val/mse"]) == pytest.approx(two[0], rel=1e-5)
+    assert "error: 2 of 4 jobs failed" in done.stderr
+    assert (folder / "summary.png").stat().st_size > 1000
+    assert (folder / jobs[0] / "log.txt").stat().st_size > 100
+
+
+def test_an_interrupted_sweep_is_taken_up(data_root: Path, tmp_path: Path) -> None:
+    """... after its parent was killed, which leaves no process; what is finished is not run again."""
+    marker, folder = f"MARKER={uuid4()}", tmp_path / "sweep"
+    arguments = ["trainer.max_epochs=2,40", "trainer.devices=2", "figures.every_n_epochs=1", *NO_WANDB]
+    parent = start("train.py", data_root, *sweep(data_root, folder, *arguments), MARKER=marker[7:])
+    wait_for((folder / "1" / "checkpoints" / "last.ckpt").is_file)
+    parent.kill()
+    parent.communicate()
+    wait_for(lambda: not processes(marker), seconds=20)
+    assert [row.status for row in sweeps.read_sweep(folder)] == ["finished", "unfinished"]
+    before = (folder / "0" / "metrics.json").stat().st_mtime_ns, len(column(folder / "1", "val/mse"))
+    assert before[1] < 40
+    done = run("train.py", data_root, f"resume={folder}", "hydra.launcher.side_by_side=2")
+    assert [row["status"] for row in table(folder)] == ["finished", "finished"]
+    assert (folder / "0" / "metrics.json").stat().st_mtime_ns == before[0]
+    assert len(column(folder / "1", "val/mse")) == 40
+    assert "job 0" not in done.stdout
+    assert float(table(folder)[1]["epochs"]) == 40
+
+
+def test_a_signal_ends_a_sweep_with_its_summary(data_root: Path, tmp_path: Path) -> None:
+    marker, folder = f"MARKER={uuid4()}", tmp_path / "sweep"
+    arguments = ["trainer.max_epochs=9999,2", *NO_WANDB]
+    parent = start("train.py", data_root, *sweep(data_root, folder, *arguments), MARKER=marker[7:])
+    wait_for((folder / "0" / "checkpoints" / "last.ckpt").is_file)
+    parent.send_signal(signal.SIGINT)
+    out, err = parent.communicate(timeout=60)
+    assert parent.returncode == 130, out + err
+    assert [row["status"] for row in table(folder)] == ["unfinished"]
+    wait_for(lambda: not processes(marker), seconds=10)
+
+
+def test_optuna_gives_both_ranks_the_same_numbers(data_root: Path, tmp_path: Path) -> None:
+    """... read off the command line of each rank; hopeless trials are ended."""
+    marker, folder = f"MARKER={uuid4()}", tmp_path / "sweep"
+    search = ["hydra.sweeper.trials=3", "hydra.sweeper.startup=1", "model.lr=tag(log, interval(1e-7,1e-2))"]
+    arguments = [
+        "sweeps=lr_batch",
+        "trainer.max_epochs=3",
+        "trainer.devices=2",
+        "data.batch_size=8,16",
+        *search,
+    ]
+    parent = start("train.py", data_root, *sweep(data_root, folder, *arguments, *NO_WANDB), MARKER=marker[7:])
+    used: dict[str, set[tuple[str, ...]]] = {}
+    while parent.poll() is None:
+        for command in processes(marker).values():
+            words = command.split()
+            chosen = tuple(word for word in words if word.startswith(("model.lr=", "data.batch_size=")))
+            for word in words:
+                if word.startswith("hydra.run.dir=") and "hydra.mode=RUN" in words:
+                    rank = "train_ddp_process_1" in command
+                    used.setdefault(Path(word.strip("'\"")).name, set()).add((str(rank), *chosen))
+        time.sleep(0.1)
+    out, err = parent.communicate()
+    assert parent.returncode == 0, out + err
+    rows = table(folder)
+    assert len(rows) == 3
+    assert {row["status"] for row in rows} <= {"finished", "pruned"}
+    for row in rows:
+        overrides = sweeps.read_job(folder / row["job"]).overrides
+        numbers = tuple(f"{key}={overrides[key]}" for key in ("model.lr", "data.batch_size"))
+        assert used[row["job"]] == {("True", *numbers), ("False", *numbers)}
+    assert "best   job" in out
+
+
+def job(folder: Path, overrides: list[str], **metrics: float) -> None:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
+    if metrics:
+        (folder / "metrics.json").write_text(str({"val/mse": metrics["mse"]}).replace("'", '"'))
+
+
+def test_a_summary_is_made_from_the_folders_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, (size, seed) in enumerate([(2, 0), (2, 1), (16, 0), (16, 1)]):
+        job(
+            tmp_path / str(number),
+            [f"model.code_dim={size}", f"seed={seed}", "model=vae"],
+            mse=1 / size + seed,
+        )
+    job(tmp_path / "10", ["model.code_dim=32", "seed=0", "model=vae"])
+    rows = sweeps.summarize(tmp_path)
+    assert [row.name for row in rows] == ["0", "1", "2", "3", "10"]
+    assert sweeps.varying(rows) == ["model.code_dim", "seed"]
+    assert [row["status"] for row in table(tmp_path)] == [*["finished"] * 4, "unfinished"]
+    assert [row["val/mse"] for row in table(tmp_path)] == ["0.5", "1.5", "0.0625", "1.0625", ""]
+    assert "model.code_dim  seed  status" in capsys.readouterr().out
+    assert (tmp_path / "summary.png").stat().st_size > 1000
+
+
+def test_points_of_several_seeds_are_their_mean_and_deviation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, object] = {}
+    monkeypatch.setattr(figures, "curves", lambda series, **labels: drawn.update(series))
+    monkeypatch.setattr(figures, "save", lambda figure, path: None)
+    rows = [
+        sweeps.Row("", {"lr": lr, "model": model, "seed": str(seed)}, "finished", {"m": seed + float(lr)})
+        for lr in ("0.1", "0.2") for model in ("a", "b") for seed in (0, 2)
+    ]  # fmt: skip
+    sweeps.plot(rows, "m", None, tmp_path / "plot.png")
+    expected = ([0.1, 0.2], [pytest.approx(1.1), pytest.approx(1.2)], [pytest.approx(2**0.5)] * 2)
+    assert drawn == {"model=a": expected, "model=b": expected}
+
+
+def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Path) -> None:
+    done = run("train.py", data_root, *sweep(data_root, tmp_path / "sweep", "model=vae,a_e"), ok=False)
+    assert "error: no model=a_e" in done.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+STUDIES = sorted(path.stem for path in (tiny.REPOSITORY / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_composes_and_is_a_wandb_sweep_too(study: str) -> None:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(tiny.REPOSITORY / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"sweeps={study}", "experiment=quick"], return_hydra_config=True)
+        assert (cfg.hydra.mode.name, cfg.trainer.max_steps) == ("MULTIRUN", 300)
+        wandb = yaml.safe_load((tiny.REPOSITORY / "sweeps" / "wandb" / f"{study}.yaml").read_text())
+        assert set(wandb["parameters"]) == set(cfg.hydra.sweeper.params)
+        fixed = [word for word in wandb["command"] if not word.startswith("$") and "=" in word]
+        for key, parameter in wandb["parameters"].items():
+            if "values" in parameter:
+                assert ",".join(map(str, parameter["values"])) == str(cfg.hydra.sweeper.params[key])
+            for value in parameter.get("values", [parameter.get("min")]):
+                config.check(compose("train", [*fixed, f"{key}={value}"]))
+
+
+def test_the_lightning_agent_command_of_wandb_is_understood(data_root: Path, tmp_path: Path) -> None:
+    """W&B puts `key=value` for each parameter where the file says ${args_no_hyphens}."""
+    fixed = ["sweeps=latent_dim", "hydra.mode=RUN", "evaluate=false"]
+    train(data_root, tmp_path / "run", *fixed, "model.code_dim=4", "network=mlp", *NO_WANDB)
+    assert "code_dim: 4" in (tmp_path / "run" / "config.yaml").read_text()
