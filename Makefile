@@ -21,7 +21,7 @@ train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (more ove
 test: $(READY) ## run the tests (no network, no data set needed)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-test-slow: $(READY) ## run the tests that train on the real data sets
+test-slow: $(READY) ## run the tests that train on the real data sets or for long
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow
 
 lint: $(READY) ## check style, format and types

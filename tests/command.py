@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import tiny
 import torch
@@ -19,17 +20,17 @@ def start(
     data_root: Path,
     *arguments: str,
     cwd: Path | None = None,
-    launcher: tuple[str, ...] = (),
-    **more: str,
+    launcher: tuple[str, ...] = (sys.executable,),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.Popen[str]:
-    """Starts a script on the tiny data, in a process of its own; `more` goes into its environment."""
-    environment = {
+    """Starts a script on the tiny data, in a process of its own."""
+    whole = {
         **os.environ, "TINY_ROOT": str(data_root), "TINY_SCRIPT": script, "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(tiny.__file__).parent), "WANDB_MODE": "offline", **more,
+        "PYTHONPATH": str(Path(tiny.__file__).parent), "WANDB_MODE": "offline", **environment,
     }  # fmt: skip
-    command = [*(launcher or (sys.executable,)), str(Path(tiny.__file__)), *arguments]
+    command = [*launcher, str(Path(tiny.__file__)), *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=cwd)
+    return subprocess.Popen(command, env=whole, stdout=pipe, stderr=pipe, text=True, cwd=cwd)
 
 
 def run(

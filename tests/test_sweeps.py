@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -62,11 +63,22 @@ def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="SIGINT"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_both_ranks_in_order(data_root: Path, tmp_path: Path, number: signal.Signals) -> None:
     marker = f"MARKER={uuid4()}"
     options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *NO_WANDB]
-    process = start("train.py", data_root, *small(data_root, tmp_path / "run", *options), MARKER=marker[7:])
+    process = start(
+        "train.py",
+        data_root,
+        *small(data_root, tmp_path / "run", *options),
+        environment={"MARKER": marker[7:]},
+    )
     wait_for((tmp_path / "run" / "checkpoints" / "last.ckpt").is_file)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
@@ -80,7 +92,12 @@ def test_a_signal_ends_both_ranks_in_order(data_root: Path, tmp_path: Path, numb
 def test_when_a_rank_is_killed_none_is_left(data_root: Path, tmp_path: Path, rank: int) -> None:
     marker = f"MARKER={uuid4()}"
     options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *NO_WANDB]
-    process = start("train.py", data_root, *small(data_root, tmp_path / "run", *options), MARKER=marker[7:])
+    process = start(
+        "train.py",
+        data_root,
+        *small(data_root, tmp_path / "run", *options),
+        environment={"MARKER": marker[7:]},
+    )
     wait_for((tmp_path / "run" / "checkpoints" / "last.ckpt").is_file)
     (other,) = set(processes(marker)) - {process.pid}
     os.kill(process.pid if rank == 0 else other, signal.SIGKILL)
@@ -109,6 +126,42 @@ def test_two_nodes_train_as_one_process(data_root: Path, tmp_path: Path) -> None
     (folder,) = (tmp_path / "runs" / "denoising").iterdir()
     assert column(folder, "val/mse") == pytest.approx(column(tmp_path / "one", "val/mse"), rel=1e-5)
     assert column(folder, "test/mse") == pytest.approx(column(tmp_path / "one", "test/mse"), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_that_slurm_requeues_goes_on_in_its_folder(data_root: Path, tmp_path: Path) -> None:
+    """The environment is SLURM's of two tasks on one node; srun and scontrol are played by the test."""
+    slurm = {
+        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "study", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
+    }  # fmt: skip
+    options = [*tiny.SMALL, f"data.root={data_root}", "trainer=slurm", "network=mlp", *NO_WANDB]
+    folder = tmp_path / "runs" / "autoencoder" / "slurm-4711"
+
+    def tasks(epochs: int, restarts: str) -> list[subprocess.Popen[str]]:
+        return [
+            start(
+                "train.py", data_root, *options, f"trainer.max_epochs={epochs}", cwd=tmp_path,
+                environment={
+                    **slurm, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+                    "SLURM_RESTART_COUNT": restarts,
+                },  # fmt: skip
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+
+    first = tasks(9999, "0")
+    wait_for((folder / "checkpoints" / "last.ckpt").is_file)
+    for task in first:
+        task.send_signal(signal.SIGUSR1)
+    ends = [task.communicate(timeout=60) for task in first]
+    assert [task.returncode for task in first] == [75, 0], ends
+    epochs = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
+    second = tasks(epochs + 2, "1")
+    ends = [task.communicate(timeout=60) for task in second]
+    assert [task.returncode for task in second] == [0, 0], ends
+    assert len(column(folder, "val/mse")) == epochs + 2
+    assert [path.name for path in (tmp_path / "runs" / "autoencoder").iterdir()] == ["slurm-4711"]
 
 
 def sweep(data_root: Path, folder: Path, *arguments: str) -> list[str]:
@@ -155,27 +208,31 @@ def test_a_sweep_trains_the_jobs_that_it_names(data_root: Path, tmp_path: Path) 
 def test_an_interrupted_sweep_is_taken_up(data_root: Path, tmp_path: Path) -> None:
     """... after its parent was killed, which leaves no process; what is finished is not run again."""
     marker, folder = f"MARKER={uuid4()}", tmp_path / "sweep"
-    arguments = ["trainer.max_epochs=2,40", "trainer.devices=2", "figures.every_n_epochs=1", *NO_WANDB]
-    parent = start("train.py", data_root, *sweep(data_root, folder, *arguments), MARKER=marker[7:])
+    arguments = ["trainer.max_epochs=2,100", "trainer.devices=2", *NO_WANDB]
+    parent = start(
+        "train.py", data_root, *sweep(data_root, folder, *arguments), environment={"MARKER": marker[7:]}
+    )
     wait_for((folder / "1" / "checkpoints" / "last.ckpt").is_file)
     parent.kill()
     parent.communicate()
     wait_for(lambda: not processes(marker), seconds=20)
     assert [row.status for row in sweeps.read_sweep(folder)] == ["finished", "unfinished"]
     before = (folder / "0" / "metrics.json").stat().st_mtime_ns, len(column(folder / "1", "val/mse"))
-    assert before[1] < 40
+    assert before[1] < 100
     done = run("train.py", data_root, f"resume={folder}", "hydra.launcher.side_by_side=2")
     assert [row["status"] for row in table(folder)] == ["finished", "finished"]
     assert (folder / "0" / "metrics.json").stat().st_mtime_ns == before[0]
-    assert len(column(folder / "1", "val/mse")) == 40
+    assert len(column(folder / "1", "val/mse")) == 100
     assert "job 0" not in done.stdout
-    assert float(table(folder)[1]["epochs"]) == 40
+    assert float(table(folder)[1]["epochs"]) == 100
 
 
 def test_a_signal_ends_a_sweep_with_its_summary(data_root: Path, tmp_path: Path) -> None:
     marker, folder = f"MARKER={uuid4()}", tmp_path / "sweep"
     arguments = ["trainer.max_epochs=9999,2", *NO_WANDB]
-    parent = start("train.py", data_root, *sweep(data_root, folder, *arguments), MARKER=marker[7:])
+    parent = start(
+        "train.py", data_root, *sweep(data_root, folder, *arguments), environment={"MARKER": marker[7:]}
+    )
     wait_for((folder / "0" / "checkpoints" / "last.ckpt").is_file)
     parent.send_signal(signal.SIGINT)
     out, err = parent.communicate(timeout=60)
@@ -184,6 +241,7 @@ def test_a_signal_ends_a_sweep_with_its_summary(data_root: Path, tmp_path: Path)
     wait_for(lambda: not processes(marker), seconds=10)
 
 
+@pytest.mark.slow
 def test_optuna_gives_both_ranks_the_same_numbers(data_root: Path, tmp_path: Path) -> None:
     """... read off the command line of each rank; hopeless trials are ended."""
     marker, folder = f"MARKER={uuid4()}", tmp_path / "sweep"
@@ -195,7 +253,12 @@ def test_optuna_gives_both_ranks_the_same_numbers(data_root: Path, tmp_path: Pat
         "data.batch_size=8,16",
         *search,
     ]
-    parent = start("train.py", data_root, *sweep(data_root, folder, *arguments, *NO_WANDB), MARKER=marker[7:])
+    parent = start(
+        "train.py",
+        data_root,
+        *sweep(data_root, folder, *arguments, *NO_WANDB),
+        environment={"MARKER": marker[7:]},
+    )
     used: dict[str, set[tuple[str, ...]]] = {}
     while parent.poll() is None:
         for command in processes(marker).values():

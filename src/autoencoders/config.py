@@ -205,11 +205,14 @@ def checkpoint(run: Path, name: str) -> Path:
 def expand_resume(arguments: Sequence[str]) -> list[str]:
     """`resume=<run folder>` becomes the run's own overrides and folder, then the other arguments.
 
-    `resume=<sweep folder>` becomes the sweep's own command line: it leaves out the jobs that are done.
+    `resume=<sweep folder>` becomes the sweep's own command line: it leaves out the jobs that are done. A run
+    that SLURM has requeued needs no `resume`.
     """
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
-    if not named or not is_main_process():  # the other processes of a run are given what came out here
-        return list(arguments)
+    if not named and (requeued := _requeued()):
+        named = [requeued]
+    if not named or any(argument.startswith("hydra.job.name=train_ddp_process") for argument in arguments):
+        return list(arguments)  # Lightning gives the processes that it starts what came out here
     run = Path(named[-1])
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
     if (sweep := run / "multirun.yaml").is_file():
@@ -223,6 +226,14 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
     check(composed(overrides))  # before Hydra writes what may be wrong into the run's folder
     folder = quoted(run.resolve())
     return [*saved_overrides(run), f"hydra.run.dir={folder}", "hydra.mode=RUN", f"resume={folder}", *rest]
+
+
+def _requeued() -> str | None:
+    """The folder of the run that SLURM stopped and starts again now."""
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    folders = [path.parents[1] for path in Path("runs").glob(f"*/{_started()}/checkpoints/last.ckpt")]
+    return str(folders[0]) if folders else None
 
 
 def compose_run(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
