@@ -141,14 +141,20 @@ def test_a_run_that_slurm_requeues_goes_on_in_its_folder(data_root: Path, tmp_pa
     def tasks(epochs: int, restarts: str) -> list[subprocess.Popen[str]]:
         return [
             start(
-                "train.py", data_root, *options, f"trainer.max_epochs={epochs}", cwd=tmp_path,
+                "train.py",
+                data_root,
+                *options,
+                f"trainer.max_epochs={epochs}",
+                cwd=tmp_path,
                 environment={
-                    **slurm, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+                    **slurm,
+                    "SLURM_PROCID": str(rank),
+                    "SLURM_LOCALID": str(rank),
                     "SLURM_RESTART_COUNT": restarts,
-                },  # fmt: skip
+                },
             )
             for rank in range(2)
-        ]  # fmt: skip
+        ]
 
     first = tasks(9999, "0")
     wait_for((folder / "checkpoints" / "last.ckpt").is_file)
