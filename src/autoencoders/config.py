@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from autoencoders.errors import UserError, is_main_process
+from autoencoders.errors import UserError, is_main_process, near
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -62,13 +62,23 @@ CHOICES: dict[str, tuple[str, ...]] = {
     r"logger\.mode": ("auto", "online", "offline"),
     r"trainer\.accelerator": ("auto", "cpu", "gpu"),
 }
-NULLABLE = r"data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch|val_check_interval)"
+NULLABLE = (
+    r"resume|logger\.group|data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch"
+    r"|val_check_interval|limit_(train|val|test)_batches)"
+)
+KEYS = {"seed", "objective", "evaluate", "resume", "figures"}
+GROUPS = {"trainer", "logger", "corruption", "network", "data", "model"}
 
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for a value out of its range and for parts that do not fit together."""
+    for name in map(str, cfg):
+        if name not in KEYS | GROUPS:
+            raise UserError(f"no key {name}: {near(name, KEYS | GROUPS)}")
     for key, value in _leaves(OmegaConf.to_container(cfg, resolve=True)):
-        if value is None and re.fullmatch(NULLABLE, key):
+        if value is None:
+            if not re.fullmatch(NULLABLE, key):
+                raise UserError(f"{key}=null must have a value")
             continue
         for kinds, kind in ((INTEGERS, int), (NUMBERS, (int, float))):
             for pattern, (low, high, ends) in kinds.items():

@@ -80,6 +80,8 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, ConfigKeyError | ConfigAttributeError) and link.parent_node is not None:
             options = [key for key in link.parent_node if key != "hydra"]
             return f"no key {link.full_key or link.key}: {near(str(link.key), options)}"
+        if isinstance(link, ValueError) and "Config group override must be a string" in str(link):
+            return "a group can't be null: choose one of its files, as model=vae, or say nothing of it"
         if isinstance(link, OSError) and link.errno is not None and link.filename:
             return f"{link.filename2 or link.filename}: {link.strerror}"
     for link in chain:

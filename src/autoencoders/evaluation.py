@@ -55,7 +55,7 @@ def evaluate(model: BaseAutoencoder, data: ImageDataModule, folder: Path, images
     data.setup("fit")
     pca = fit_pca(data, model.code_dim)
     totals: dict[str, dict[str, Tensor]] = {}
-    for batch in tqdm(_test_batches(model, data), desc="evaluating", leave=False, disable=None):
+    for batch in _test_batches(model, data):
         with torch.inference_mode():
             reconstruction = model(batch.corrupted)
         _add(totals, "model", model.image_metrics(batch, reconstruction))
@@ -99,7 +99,7 @@ def _test_batches(model: BaseAutoencoder, data: ImageDataModule) -> Iterator[Bat
     """The test images, on the model's device."""
     data.prepare_data()
     data.setup("test")
-    for raw in data.test_dataloader():
+    for raw in tqdm(data.test_dataloader(), desc="evaluating", leave=False, disable=None):
         batch = data.pair(raw, training=False)
         yield batch._replace(corrupted=batch.corrupted.to(model.device), clean=batch.clean.to(model.device))
 
