@@ -45,7 +45,9 @@ def test_a_run_folder_holds_everything(trained: Path) -> None:
 
 
 def test_wandb_pictures_are_read_back_from_the_offline_run(trained: Path) -> None:
-    (offline,) = (trained / "wandb").glob("offline-run-*")
+    offline, evaluation = sorted((trained / "wandb").glob("offline-run-*"))
+    assert offline.name.rpartition("-")[2] == evaluation.name.rpartition("-")[2]  # the same run, resumed
+    assert list((evaluation / "files" / "media").rglob("best_and_worst_*.png"))
     (log,) = offline.glob("*.wandb")
     leet = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)]
     done = subprocess.run(leet, capture_output=True, text=True, check=True)
@@ -74,17 +76,22 @@ def test_wandb_pictures_are_read_back_from_the_offline_run(trained: Path) -> Non
 
 
 def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: Path) -> None:
-    scores = json.loads((trained / "evaluation" / "metrics.json").read_text())
-    assert set(scores) == {"model", "PCA 2", "corrupted image", "median filter"}
+    def scores() -> dict[str, dict[str, float]]:
+        groups = json.loads((trained / "evaluation" / "metrics.json").read_text())
+        rows: dict[str, dict[str, float]] = groups["reconstruction"]
+        return rows
+
+    first = scores()
+    assert {"model", "PCA 2", "corrupted image", "median filter", "linear (Wiener)"} <= set(first)
     tested = json.loads((trained / "metrics.json").read_text())
-    for name in ("mse", "psnr", "ssim"):
-        assert scores["model"][name] == pytest.approx(tested[f"test/{name}"], rel=1e-4)
+    for name in ("mse", "mae", "psnr", "ssim"):
+        assert first["model"][name] == pytest.approx(tested[f"test/{name}"], rel=1e-4)
     assert (trained / "evaluation" / "figures" / "manifold.png").stat().st_size > 1000
+    assert "decoder" in (trained / "evaluation" / "report.html").read_text()
     refused = run("evaluate.py", data_root, f"run={trained}", "model.code_dim=3", ok=False)
     assert "is trained" in refused.stderr
-    run("evaluate.py", data_root, f"run={trained}", "corruption=masking")
-    masked = json.loads((trained / "evaluation" / "metrics.json").read_text())
-    assert masked["corrupted image"]["mse"] != scores["corrupted image"]["mse"]
+    run("evaluate.py", data_root, f"run={trained}", "corruption=masking", "logger=csv")
+    assert scores()["corrupted image"]["mse"] != first["corrupted image"]["mse"]
 
 
 BAD = {

@@ -99,15 +99,6 @@ def test_denoising_gain_is_measured_from_the_corrupted_image(composed: Compose) 
     assert model.image_metrics(pairs, clean + 0.01)["gain_db"].tolist() == pytest.approx([20] * 4, abs=1e-3)
 
 
-def test_references_of_a_denoiser(composed: Compose) -> None:
-    clean = torch.zeros(1, 1, 28, 28)
-    corrupted = clean.clone()
-    corrupted[0, 0, 5, 5] = 1  # one bright pixel, which a median takes away
-    references = build(composed, "model=denoising").references(batch(clean, corrupted))
-    assert torch.equal(references["corrupted image"], corrupted)
-    assert torch.equal(references["median filter"], clean)
-
-
 def test_references_of_a_colorizer(composed: Compose) -> None:
     gray, clean = torch.rand(2, 1, 32, 32), torch.rand(2, 3, 32, 32)
     (reference,) = build(composed, "model=colorization").references(batch(clean, gray)).values()

@@ -103,6 +103,19 @@ def curves(
     return figure
 
 
+def histogram(values: NDArray[np.float32], x: str, title: str) -> Figure:
+    """How many of the values (N,) are how large; the median is marked."""
+    figure = Figure(figsize=(6.8, 4.0), layout="constrained")
+    axis = figure.subplots()
+    axis.hist(values, bins=60, color="tab:blue", alpha=0.8)
+    axis.axvline(
+        float(np.median(values)), color="black", linestyle="--", label=f"median {np.median(values):.4g}"
+    )
+    axis.set(xlabel=x, ylabel="images", title=title)
+    axis.legend(frameon=False)
+    return figure
+
+
 def heatmap(
     values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], x: str, y: str, title: str
 ) -> Figure:

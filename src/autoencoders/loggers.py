@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from omegaconf import DictConfig, OmegaConf
 
 from autoencoders.files import written_whole
 
@@ -109,6 +110,37 @@ def start_wandb(
         run = wandb.init(mode="offline", settings=settings, **arguments)
     known.write_text(run.id)
     return WandbLogger(experiment=run)
+
+
+def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictures: Path) -> str | None:
+    """Puts an evaluation's tables and figures into the W&B run that trained the model.
+
+    Returns:
+        How to look at it; None where there is no such run.
+    """
+    if cfg.logger.name != "wandb" or not (run / "wandb-id.txt").is_file():
+        return None
+    import wandb
+
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    options = {key: value for key, value in settings["logger"].items() if key != "name"}
+    experiment = start_wandb(run, settings, resume=True, **options).experiment
+    logged: dict[str, Any] = {
+        f"evaluation/figures/{path.stem}": wandb.Image(str(path)) for path in sorted(pictures.glob("*.png"))
+    }
+    for group, rows in scores.items():
+        columns = list(dict.fromkeys(metric for metrics in rows.values() for metric in metrics))
+        table = wandb.Table(columns=["row", *columns])
+        for row, metrics in rows.items():
+            table.add_data(row, *(metrics.get(column) for column in columns))
+        logged[f"evaluation/{group}"] = table
+    experiment.log(logged)
+    for group, rows in scores.items():
+        for metric, value in rows.get("model", {}).items():
+            experiment.summary[f"evaluation/{group}/{metric}"] = value
+    look = how_to_look(experiment)
+    experiment.finish()
+    return look
 
 
 def how_to_look(run: Any) -> str:

@@ -26,9 +26,10 @@ def ssim(reconstruction: Tensor, clean: Tensor) -> Tensor:
 
 
 def reconstruction_metrics(reconstruction: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """mse, psnr and ssim of each image."""
+    """mse, mae, psnr and ssim of each image."""
     return {
         "mse": squared_error(reconstruction, clean),
+        "mae": (reconstruction - clean).abs().flatten(1).mean(1),
         "psnr": psnr(reconstruction, clean),
         "ssim": ssim(reconstruction, clean),
     }

@@ -38,7 +38,7 @@ def run(row: str, seed: int, folder: Path) -> dict[str, float]:
     subprocess.run(command, cwd=REPOSITORY, check=True)
     seconds = time.perf_counter() - start
     subprocess.run([sys.executable, "evaluate.py", f"run={folder}"], cwd=REPOSITORY, check=True)
-    scores = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    scores = json.loads((folder / "evaluation" / "metrics.json").read_text())["reconstruction"]
     (pca,) = (values["mse"] for name, values in scores.items() if name.startswith("PCA"))
     return {"test/mse": scores["model"]["mse"], "pca/mse": pca, "seconds": seconds}
 

@@ -51,7 +51,7 @@ def read_job(folder: Path) -> Row:
     if (folder / "metrics.json").is_file():
         metrics = json.loads((folder / "metrics.json").read_text())
     if (folder / "evaluation" / "metrics.json").is_file():
-        rows = json.loads((folder / "evaluation" / "metrics.json").read_text())
+        rows = json.loads((folder / "evaluation" / "metrics.json").read_text())["reconstruction"]
         # "PCA 16" is the row "PCA" of a job whose code has 16 numbers.
         metrics |= {
             f"{name.rstrip(' 0123456789')} mse": row["mse"] for name, row in rows.items() if name != "model"

@@ -16,7 +16,7 @@ from autoencoders.data.pairs import Batch, GlobalBatches, Images, RawBatch, corr
 from autoencoders.errors import UserError
 
 # Streams of random numbers: what they are drawn for.
-SPLIT_SEED, VALIDATION_NOISE, TEST_NOISE, TRAIN_NOISE, FLIPS, SHIFTS, BATCH_NOISE = range(7)
+SPLIT_SEED, VALIDATION_NOISE, TEST_NOISE, TRAIN_NOISE, FLIPS, SHIFTS, BATCH_NOISE, LABELLED_NOISE = range(8)
 
 Colour = Literal["gray", "color"]
 
@@ -131,6 +131,13 @@ class ImageDataModule(LightningDataModule):
             if training:
                 corrupted = self.corruption(corrupted, noise(TRAIN_NOISE))
         return Batch(corrupted, as_colour(images, self.target), batch.labels, noise(BATCH_NOISE))
+
+    def labelled(self, count: int) -> Images:
+        """The first `count` training images, each with one corrupted version, for probes of the code."""
+        images = Images(self.train.images[:count], self.train.labels[:count])
+        if self.train.corrupted is not None:
+            return Images(images.images, images.labels, self.train.corrupted[:count])
+        return self._images(images.images, images.labels, LABELLED_NOISE)
 
     def first(self, images: Images, count: int, device: torch.device) -> Batch:
         """The first `count` pairs of one of the splits with a fixed corruption, on `device`."""

@@ -1,0 +1,130 @@
+"""Scores a trained model on the official test split, beside what one gets without it, and reports."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from autoencoders import config, figures
+from autoencoders.data import ImageDataModule
+from autoencoders.evaluation import colour, generation, latent, report, representation, restoration
+from autoencoders.evaluation.subject import Rows, Subject
+from autoencoders.files import write_json
+from autoencoders.loggers import log_evaluation
+from autoencoders.metrics import squared_error
+from autoencoders.models import VAE, BaseAutoencoder, ColorizationAutoencoder
+from autoencoders.training import build_data
+
+# Groups of metrics that are rows and nothing else.
+GROUPS: dict[str, Callable[[Subject], Rows]] = {
+    "colorization": colour.colorization,
+    "clustering": representation.clustering,
+    "features": representation.features,
+    "latent space": latent.latent_space,
+    "likelihood": latent.likelihood,
+}
+EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the report
+    **GROUPS,
+    "reconstruction": restoration.reconstruction,
+    "generation": generation.generation,
+}
+
+
+def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
+    """Rebuilds a run's data and best model and evaluates it, into `run/evaluation` and the run's W&B run."""
+    start, folder = time.perf_counter(), run / "evaluation"
+    scores, pictures, subject = evaluate(best_model(run, cfg), build_data(cfg), cfg.figures.images)
+    for name, figure in pictures.items():
+        figures.save(figure, folder / "figures" / f"{name}.png")
+    write_json(folder / "metrics.json", scores)
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    report.write(run, scores, list(pictures), subject, EXPLAINED, cfg)
+    print(f"{tables(scores)}\n\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
+    if (looked_at := log_evaluation(run, cfg, scores, folder / "figures")) is not None:
+        print(f"  W&B     {looked_at}")
+    return scores
+
+
+def evaluate(
+    model: BaseAutoencoder, data: ImageDataModule, images: int
+) -> tuple[dict[str, Rows], dict[str, Figure], Subject]:
+    """Scores `model` and reference rows on the test images, and draws.
+
+    Returns:
+        {"<group>": {"model": {metric: value}, "<reference row>": {...}, ...}, ...}, figures by file name, and
+        what was evaluated.
+    """
+    subject = Subject(model, data)
+    scores, pictures = dict[str, Rows](), figures.draw_all(model, data, data.test, images)
+    scores["reconstruction"], errors = restoration.reconstruction(subject)
+    pictures["errors"] = figures.histogram(
+        errors.numpy(), x="mse of an image", title="test images by their error"
+    )
+    pictures["best_and_worst"] = figures.rows(best_and_worst(subject, errors, images))
+    for name, group in GROUPS.items():
+        if applies(name, model):
+            scores[name] = group(subject)
+    scores["generation"], samples = generation.generation(subject)
+    for name, drawn in samples.items():
+        title = f"samples: {name}"
+        pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=10, title=title)
+    pictures["interpolations"] = figures.rows(latent.interpolations(subject))
+    pictures["traversals"] = figures.rows(latent.traversals(subject))
+    return scores, pictures, subject
+
+
+def applies(group: str, model: BaseAutoencoder) -> bool:
+    needed = {"colorization": ColorizationAutoencoder, "likelihood": VAE}
+    return isinstance(model, needed.get(group, BaseAutoencoder))
+
+
+@torch.inference_mode()
+def best_and_worst(subject: Subject, errors: Tensor, count: int) -> dict[str, Tensor]:
+    """Rows of images: the test images with the smallest and the largest error, and what is made of them."""
+    order, test, rows = errors.argsort(), subject.data.test, dict[str, Tensor]()
+    for name, chosen in (("best", order[:count]), ("worst", order[-count:].flip(0))):
+        corrupted = None if test.corrupted is None else test.corrupted[chosen]
+        some = type(test)(test.images[chosen], test.labels[chosen], corrupted)
+        shown = figures.model_rows(subject.model, subject.data.first(some, count, subject.model.device))
+        rows |= {f"{name}: {title}": images for title, images in shown.items()}
+    return rows
+
+
+def best_model(run: Path, cfg: DictConfig) -> BaseAutoencoder:
+    """The best model of a run, on the GPU if there is one."""
+    path, device = config.checkpoint(run, "best"), "cuda" if torch.cuda.is_available() else "cpu"
+    model_class: type[BaseAutoencoder] = get_class(cfg.model._target_)
+    return model_class.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
+
+
+@torch.inference_mode()
+def test_error(run: Path, cfg: DictConfig) -> float:
+    """The mean squared error of a run's best model over the test images, corrupted as `cfg` says."""
+    subject = Subject(best_model(run, cfg), build_data(cfg))
+    batches = subject.batches(subject.data.test, "testing")
+    total = sum(float(squared_error(subject.model(b.corrupted), b.clean).double().sum()) for b in batches)
+    return total / len(subject.data.test)
+
+
+def tables(scores: Mapping[str, Rows]) -> str:
+    """The scores as text: a table a group, a line a row."""
+    return "\n\n".join(f"{group}\n{_table(rows)}" for group, rows in scores.items())
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(metric for metrics in rows.values() for metric in metrics))
+    width = max(map(len, rows)) + 2
+    widths = [max(10, len(column) + 2) for column in columns]
+    lines = [" " * width + "".join(f"{column:>{w}}" for column, w in zip(columns, widths, strict=True))]
+    for row, metrics in rows.items():
+        cells = (
+            f"{metrics[c]:>{w}.4g}" if c in metrics else " " * w for c, w in zip(columns, widths, strict=True)
+        )
+        lines.append(f"{row:<{width}}" + "".join(cells))
+    return "\n".join(lines)

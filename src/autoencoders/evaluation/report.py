@@ -1,0 +1,161 @@
+"""report.html: what was trained and how good it is, in one file that needs nothing else."""
+
+import base64
+import inspect
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import Environment, FileSystemLoader
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from autoencoders import figures
+from autoencoders.evaluation.latent import main_directions
+from autoencoders.evaluation.subject import Rows, Subject
+from autoencoders.files import written_whole
+
+SIDE = 41  # places of the explorer's grid, each way
+POINTS = 2000  # test images on its map
+
+
+def write(
+    run: Path,
+    scores: Mapping[str, Rows],
+    names: Sequence[str],
+    subject: Subject,
+    groups: Mapping[str, Callable[..., Any]],
+    cfg: DictConfig,
+) -> None:
+    """Writes `run/evaluation/report.html` from the scores, the figures, by name, and the explorer."""
+    folder = run / "evaluation"
+    environment = run / "environment.json"
+    metrics = run / "metrics.json"
+    page = template("report.html").render(
+        title=f"{cfg.model._target_.rpartition('.')[2]} on {cfg.data._target_.rpartition('.')[2]}",
+        run=run,
+        facts=_facts(cfg, _read(environment), _read(metrics)),
+        groups=[(name, _explained(groups.get(name)), _columns(rows), rows) for name, rows in scores.items()],
+        figures=[
+            (name.replace("_", " "), data_uri((folder / "figures" / f"{name}.png").read_bytes()))
+            for name in names
+        ],
+        explorer=explorer(subject),
+        config=OmegaConf.to_yaml(cfg, resolve=True),
+    )
+    with written_whole(folder / "report.html") as temporary:
+        temporary.write_text(page)
+
+
+def template(name: str) -> Any:
+    """A page's template; every value that is put into it is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
+    )
+    environment.filters["number"] = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    return environment.get_template(f"{name}.j2")
+
+
+def explorer(subject: Subject) -> dict[str, Any]:
+    """What the page needs to show the decoded image under the pointer: a picture of the decoder over a
+    grid of SIDE x SIDE places of a plane of the code, and where some test images are on it.
+
+    The plane is the code itself if it has two numbers; else that of its two main directions through its mean.
+    """
+    places, project, axes = plane(subject)
+    with torch.inference_mode():
+        parts = places.to(subject.model.device).split(500)
+        images = torch.cat([subject.model.decode(part).cpu() for part in parts])
+    height, width = images.shape[-2:]
+    sprite = Image.fromarray(figures.to_array(images, SIDE, 0))
+    sprite = sprite if images.shape[1] == 3 else sprite.convert("L")
+    buffer = io.BytesIO()
+    sprite.save(buffer, "png", optimize=True)
+    at = project(subject.test_codes[:POINTS])
+    points = [
+        [round(float(x), 4), round(float(y), 4), int(label)]
+        for (x, y), label in zip(at, subject.test_labels, strict=False)
+    ]
+    return {
+        "sprite": data_uri(buffer.getvalue()),
+        "axes": axes,
+        "data": json.dumps(
+            {
+                "side": SIDE,
+                "width": width,
+                "height": height,
+                "points": points,
+                "classes": list(subject.data.classes),
+            }
+        ),
+    }
+
+
+def plane(subject: Subject) -> tuple[Tensor, Callable[[Any], Any], str]:
+    """The codes (SIDE², D) of a grid over a plane, line by line from the top; a map from codes to the plane's
+    (right, down) in [0, 1]; and what its axes are."""
+    codes = subject.test_codes
+    if subject.model.code_dim == 2:
+        origin, basis = np.zeros(2), np.eye(2)
+        low, high = np.quantile(codes, (0.005, 0.995), axis=0)
+        axes = "the two numbers of the code"
+    else:
+        directions, deviations = main_directions(subject)
+        origin, basis = codes.mean(0), directions[:2]
+        if len(basis) < 2:
+            basis = np.vstack([basis, np.zeros_like(basis)])
+        high = 3 * np.resize(deviations[:2], 2)
+        low = -high
+        axes = "the two directions in which the codes vary most, three standard deviations each way"
+    steps = (np.arange(SIDE) + 0.5) / SIDE
+    right, down = np.meshgrid(low[0] + steps * (high[0] - low[0]), high[1] - steps * (high[1] - low[1]))
+    places = origin + np.stack([right.ravel(), down.ravel()], 1) @ basis
+
+    def project(some: Any) -> Any:
+        flat = ((some - origin) @ basis.T - low) / np.maximum(high - low, 1e-9)
+        return np.stack([flat[:, 0], 1 - flat[:, 1]], 1)
+
+    return torch.from_numpy(places).float(), project, axes
+
+
+def data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _facts(cfg: DictConfig, environment: dict[str, Any], metrics: dict[str, Any]) -> dict[str, str]:
+    """What was trained, with what, when and for how long."""
+    versions = environment.get("versions", {})
+    git = environment.get("git", {})
+    return {
+        "model": cfg.model._target_.rpartition(".")[2],
+        "code": f"{cfg.model.code_dim} numbers",
+        "network": cfg.network.name,
+        "data": cfg.data._target_.rpartition(".")[2],
+        "corruption": cfg.corruption._target_.rpartition(".")[2],
+        "seed": str(cfg.seed),
+        "trained": f"{metrics.get('epochs', '?')} epochs, {metrics.get('seconds', 0):.0f} s",
+        "started": environment.get("started", "?"),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "commit": f"{git.get('commit') or '?'}{' with changes' if git.get('changed') else ''}",
+        "command": " ".join(environment.get("command", [])),
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content
+
+
+def _columns(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(metric for metrics in rows.values() for metric in metrics))
+
+
+def _explained(group: Callable[..., Any] | None) -> str:
+    """What a group's metrics are, from its docstring."""
+    text = inspect.getdoc(group) or ""
+    return text.partition("\n\nReturns:")[0].replace("`", "")

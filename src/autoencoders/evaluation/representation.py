@@ -1,0 +1,83 @@
+"""What a code is good for without its decoder: clusters and features, beside PCA's code and the pixels.
+
+Everything is on the official test images, and what is fitted is fitted on labelled training images.
+"""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from autoencoders.evaluation.subject import Array, Rows, Subject
+
+NEIGHBOURS = 5
+FEW = (1, 10, 100)  # labels a class
+Labels = NDArray[np.int64]
+
+
+def clustering(subject: Subject) -> Rows:
+    """k-means with as many clusters as classes on the test images' codes: accuracy under the best assignment
+    of clusters to classes (Hungarian method), normalised mutual information, adjusted Rand index; and the
+    silhouette of 2,000 codes."""
+    rows: Rows = {}
+    for name, (_, test) in subject.representations.items():
+        classes = len(subject.data.classes)
+        clusters = KMeans(min(classes, len(test)), n_init=5, random_state=0).fit_predict(test)
+        some = slice(0, 2000)
+        several = 1 < len(set(clusters[some])) < len(clusters[some])
+        rows[name] = {
+            "accuracy": hungarian_accuracy(clusters, subject.test_labels, classes),
+            "nmi": float(normalized_mutual_info_score(subject.test_labels, clusters)),
+            "ari": float(adjusted_rand_score(subject.test_labels, clusters)),
+            "silhouette": float(silhouette_score(test[some], clusters[some])) if several else float("nan"),
+        }
+    return rows
+
+
+def hungarian_accuracy(clusters: NDArray[np.int_], labels: Labels, classes: int) -> float:
+    """The accuracy of clusters taken for classes, under the best one-to-one assignment (Kuhn 1955)."""
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (clusters, labels), 1)
+    rows, columns = linear_sum_assignment(-counts)
+    return float(counts[rows, columns].sum() / len(labels))
+
+
+def features(subject: Subject) -> Rows:
+    """Test accuracy of a linear probe (logistic regression on standardised numbers) and of the 5 nearest
+    neighbours, both from at most 10,000 labelled training images; and of the probe with 1, 10 and 100 labels
+    a class."""
+    labels, rows = subject.labelled.labels.numpy(), dict[str, dict[str, float]]()
+    for name, (train, test) in subject.representations.items():
+        nearest = KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, labels)
+        rows[name] = {
+            "linear_probe": probe(train, labels, test, subject.test_labels),
+            "knn": float(nearest.score(test, subject.test_labels)),
+        }
+        for few in FEW:
+            chosen = first_of_each(labels, few)
+            if len(chosen) == few * len(set(labels)):
+                key = f"linear_probe_{few}_a_class"
+                rows[name][key] = probe(train[chosen], labels[chosen], test, subject.test_labels)
+    return dict(rows)
+
+
+def probe(train: Array, labels: Labels, test: Array, test_labels: Labels) -> float:
+    """The test accuracy of logistic regression."""
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, C=1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # on pixels 200 steps are as good as more
+        return float(classifier.fit(train, labels).score(test, test_labels))
+
+
+def first_of_each(labels: Labels, count: int) -> NDArray[np.int64]:
+    """The places of the first `count` images of each class that has so many."""
+    places = [np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]
+    return np.concatenate([place for place in places if len(place) == count] or [np.array([], np.int64)])

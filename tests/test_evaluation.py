@@ -1,0 +1,203 @@
+"""The metrics of an evaluation against closed forms, and its report."""
+
+import base64
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Compose
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from autoencoders import training
+from autoencoders.corruption import Noise
+from autoencoders.data.pairs import Batch
+from autoencoders.evaluation import colour, evaluate, generation, latent, report, representation, tables
+from autoencoders.evaluation.restoration import Restorers
+from autoencoders.evaluation.subject import Subject
+from autoencoders.models import VAE
+
+
+def subject(composed: Compose, *overrides: str) -> Subject:
+    torch.manual_seed(0)
+    cfg = composed("network=mlp", *overrides)
+    return Subject(training.build_model(cfg), training.build_data(cfg))
+
+
+def test_hungarian_accuracy_forgives_names_only() -> None:
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    assert representation.hungarian_accuracy(np.array([2, 2, 0, 0, 1, 1]), labels, 3) == 1
+    assert representation.hungarian_accuracy(np.array([2, 2, 0, 1, 1, 1]), labels, 3) == pytest.approx(5 / 6)
+    assert representation.hungarian_accuracy(np.zeros(6, int), labels, 3) == pytest.approx(1 / 3)
+
+
+def test_few_labels_are_so_many_of_each_class() -> None:
+    labels = np.array([0, 1, 0, 1, 1, 0, 2])
+    assert representation.first_of_each(labels, 2).tolist() == [0, 2, 1, 3]
+
+
+def test_probe_separates_what_is_separable() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    points = (rng.normal(size=(300, 2)) + 20 * np.eye(3)[labels][:, :2]).astype(np.float32)
+    assert representation.probe(points[:200], labels[:200], points[200:], labels[200:]) == 1
+
+
+def test_frechet_distance_of_gaussians() -> None:
+    points = np.random.default_rng(0).normal(size=(4000, 3))
+    shift = np.array([1.0, -2.0, 0.5])
+    assert generation.frechet_distance(points, points + shift) == pytest.approx(shift @ shift, abs=1e-6)
+    scaled = generation.frechet_distance(points, 3 * points)  # |0|² + Σ (1−3)² σ², up to the means
+    covariance = np.cov(points, rowvar=False)
+    assert scaled == pytest.approx(4 * np.trace(covariance) + 4 * (points.mean(0) ** 2).sum(), rel=1e-6)
+
+
+def test_prdc_of_the_same_and_of_far_points() -> None:
+    points = np.random.default_rng(0).normal(size=(200, 4))
+    same = generation.prdc(points, points.copy(), 5)
+    assert (same["precision"], same["recall"], same["coverage"]) == (1, 1, 1)
+    assert set(generation.prdc(points, points + 100, 5).values()) == {0}
+    collapsed = generation.prdc(points, np.repeat(points[:1], 200, 0) + 1e-3 * points, 5)
+    assert collapsed["precision"] == 1
+    assert collapsed["recall"] < 0.1
+    assert collapsed["coverage"] < 0.1
+
+
+def test_colour_metrics_know_gray_and_perfect() -> None:
+    true = np.random.default_rng(0).random((3, 8, 8, 3)).astype(np.float32)
+    perfect = colour.colour_metrics(true, true)
+    assert perfect["chroma_error"].tolist() == pytest.approx([0] * 3, abs=1e-4)
+    assert perfect["accuracy_2"].tolist() == [1, 1, 1]
+    off = colour.colour_metrics(true + np.float32(0.03), true)
+    assert (off["accuracy_2"].max(), off["accuracy_5"].min()) == (0, 1)
+    gray = np.repeat(true.mean(-1, keepdims=True), 3, -1)
+    assert colour.colourfulness(gray).tolist() == pytest.approx([0] * 3, abs=1e-3)
+    # red − green = 255 r everywhere and ½(red + green) − blue = 127.5 r: no spread, only the means.
+    red = np.zeros((1, 4, 4, 3), np.float32)
+    red[..., 0] = 0.4
+    assert colour.colourfulness(red)[0] == pytest.approx(0.3 * math.hypot(102, 51), rel=1e-5)
+
+
+def test_interpolation_ends_at_both_codes() -> None:
+    a, b = torch.tensor([1.0, 0, 0]), torch.tensor([0, 2.0, 0])
+    for spherical in (False, True):
+        path = latent.between(a, b, 5, spherical=spherical)
+        torch.testing.assert_close(path[0], a)
+        torch.testing.assert_close(path[-1], b)
+    arc = latent.between(a, b, 5, spherical=True)
+    torch.testing.assert_close(arc.norm(dim=1), torch.linspace(1, 2, 5))
+    torch.testing.assert_close(latent.between(a, 2 * a, 3, spherical=True)[1], 1.5 * a)
+
+
+def test_linear_model_made_of_pca_spans_its_subspace(composed: Compose) -> None:
+    it = subject(composed, "model=linear", "network=linear", "model.code_dim=3")
+    assert latent.angle_to_pca(it) > 10
+    (layer,) = (module for module in it.model.decoder.modules() if isinstance(module, nn.Linear))
+    turn = torch.tensor([[0.0, 1, 0], [2, 0, 1], [1, 1, 0]])  # any basis of the subspace will do
+    layer.weight.data = torch.from_numpy(it.pca.components_).T @ turn
+    assert latent.angle_to_pca(it) == pytest.approx(0, abs=0.05)
+
+
+def test_importance_weighted_bound_tightens_the_elbo(composed: Compose) -> None:
+    it = subject(composed, "model=vae", "model.code_dim=2")
+    assert isinstance(it.model, VAE)
+    for parameter in it.model.encoder.parameters():
+        parameter.data.mul_(3)  # a posterior so far from the true one that the bounds differ by far
+    batch = next(iter(it.batches(it.data.test, "test")))
+    with torch.inference_mode():
+        one, many = (latent.importance_weighted_bound(it.model, batch, k).mean() for k in (1, 100))
+        mean, log_variance = it.model.posterior(batch.corrupted)
+        code = mean + (0.5 * log_variance).exp() * Noise(0, rows=len(mean)).normal(*mean.shape)
+        log_q = torch.distributions.Normal(mean, (0.5 * log_variance).exp()).log_prob(code).sum(1)
+        log_p = torch.distributions.Normal(0, 1).log_prob(code).sum(1)
+        nll = it.model.likelihood.nll(it.model.decoder(code), batch.clean)
+    assert float(one) == pytest.approx(float((log_p - nll - log_q).mean()), rel=1e-5)
+    assert many > one
+
+
+def test_the_linear_restorer_undoes_an_affine_corruption(composed: Compose) -> None:
+    it = subject(
+        composed, "model=denoising", "corruption=gaussian", "corruption.std=1e-3", "corruption.clip=false"
+    )
+    restorers = Restorers(it)
+    batch = it.data.first(it.data.test, 20, torch.device("cpu"))
+    restored = restorers(batch)
+    assert set(restored) == {"corrupted image", "linear (Wiener)", *restorers.chosen}
+
+    def error(name: str) -> Tensor:
+        return (restored[name] - batch.clean).square().mean()
+
+    assert error("corrupted image") == pytest.approx(0.25, abs=0.01)  # the noise's mean is ½
+    assert error("linear (Wiener)") < 0.05
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_the_explorer_shows_what_the_decoder_makes_of_a_place(composed: Compose, size: int) -> None:
+    it = subject(composed, f"model.code_dim={size}")
+    explorer = report.explorer(it)
+    data = json.loads(explorer["data"])
+    assert (data["side"], data["width"], data["height"]) == (report.SIDE, 28, 28)
+    assert len(data["points"]) == len(it.data.test)
+    picture = Image.open(io.BytesIO(base64.b64decode(explorer["sprite"].partition(",")[2])))
+    places, project, _ = report.plane(it)
+    for column, row in ((0, 0), (20, 20), (40, 3)):
+        place = places[row * report.SIDE + column]
+        with torch.inference_mode():
+            image = it.model.decode(place[None])[0, 0].mul(255).round().byte().numpy()
+        box = (column * 28, row * 28, column * 28 + 28, row * 28 + 28)
+        np.testing.assert_array_equal(np.asarray(picture.crop(box)), image)
+        middle = project(place.numpy()[None])[0]
+        assert middle.tolist() == pytest.approx([(column + 0.5) / 41, (row + 0.5) / 41], abs=1e-4)
+
+
+def test_a_report_needs_nothing_else_and_escapes(composed: Compose, tmp_path: Path) -> None:
+    cfg = composed("network=mlp", "model=vae", "model.code_dim=2")
+    cfg.corruption._target_ = "<script>alert(1)</script>"
+    it = subject(composed, "model=vae", "model.code_dim=2")
+    rows = {"model": {"mse": 0.25, "<b>": 1}}
+    report.write(tmp_path, {"clustering": rows}, [], it, {"clustering": representation.clustering}, cfg)
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;b&gt;" in page
+    assert "adjusted Rand index" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+@pytest.mark.parametrize(
+    ("overrides", "groups"),
+    [
+        (["model=autoencoder", "model.code_dim=2"], set()),
+        (["model=linear", "network=linear"], set()),
+        (["model=denoising"], set()),
+        (["model=vae", "model.code_dim=1"], {"likelihood"}),
+        (["model=colorization", "model.code_dim=4"], {"colorization"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_every_model_is_evaluated_by_its_groups(
+    overrides: list[str], groups: set[str], composed: Compose
+) -> None:
+    it = subject(composed, *overrides)
+    scores, pictures, _ = evaluate(it.model, it.data, images=4)
+    everyone = {"reconstruction", "clustering", "features", "latent space", "generation"}
+    assert set(scores) == everyone | groups
+    assert "largest_angle_to_pca" in scores["latent space"]["model"] or overrides[0] != "model=linear"
+    assert {"best_and_worst", "errors", "traversals", "interpolations"} <= set(pictures)
+    assert "pixels" in scores["features"]
+    assert all(group in tables(scores) for group in scores)
+
+
+def test_pca_row_is_pca(composed: Compose) -> None:
+    it = subject(composed, "model.code_dim=3")
+    train = (it.data.train.images.float() / 255).flatten(1).numpy()
+    batch = Batch(*it.data.first(it.data.test, 5, torch.device("cpu")))
+    known = PCA(3, svd_solver="full").fit(train)
+    expected = known.inverse_transform(known.transform(batch.clean.flatten(1).numpy()))
+    found = it.pca_reconstruction(batch.clean).flatten(1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
