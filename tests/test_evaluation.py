@@ -4,6 +4,9 @@ import base64
 import io
 import json
 import math
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +194,42 @@ def test_every_model_is_evaluated_by_its_groups(
     assert {"best_and_worst", "errors", "traversals", "interpolations"} <= set(pictures)
     assert "pixels" in scores["features"]
     assert all(group in tables(scores) for group in scores)
+
+
+@pytest.mark.slow
+def test_the_pointer_shows_the_decoded_image_in_a_browser(composed: Compose, tmp_path: Path) -> None:
+    """Needs Chromium. The page gets a script that moves the pointer and writes down what is shown."""
+    cfg = composed("network=mlp", "model.code_dim=2")
+    it = subject(composed, "model.code_dim=2")
+    report.write(tmp_path, {"clustering": {"model": {"accuracy": 1.0}}}, [], it, {}, cfg)
+    page = tmp_path / "evaluation" / "report.html"
+    moved = """<script>
+      sprite.decode().then(() => {
+        const box = map.getBoundingClientRect();
+        map.dispatchEvent(new PointerEvent("pointermove",
+          { clientX: box.left + 0.8 * box.width, clientY: box.top + 0.3 * box.height }));
+        const pixels = decoded.getContext("2d").getImageData(0, 0, 28, 28).data;
+        document.body.dataset.shown = [...pixels].filter((_, i) => i % 4 === 0).join(" ");
+      });
+    </script>"""
+    page.write_text(page.read_text().replace("</html>", f"{moved}</html>"))
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert browser, "this test needs Chromium: apt install chromium"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
+    options += [
+        "--virtual-time-budget=5000",
+        "--disable-background-networking",
+        "--dump-dom",
+        f"file://{page}",
+    ]
+    done = subprocess.run([browser, *options], capture_output=True, text=True, timeout=120)
+    found = re.search(r'data-shown="([\d ]+)"', done.stdout)
+    assert found, done.stderr
+    shown = np.array(found[1].split(), int).reshape(28, 28)
+    place = report.plane(it)[0][int(0.3 * report.SIDE) * report.SIDE + int(0.8 * report.SIDE)]
+    with torch.inference_mode():
+        image = it.model.decode(place[None])[0, 0].mul(255).round().numpy()
+    assert np.abs(shown - image).max() <= 1
 
 
 def test_pca_row_is_pca(composed: Compose) -> None:

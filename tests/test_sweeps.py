@@ -309,6 +309,9 @@ def test_a_summary_is_made_from_the_folders_alone(tmp_path: Path, capsys: pytest
     assert [row["val/mse"] for row in table(tmp_path)] == ["0.5", "1.5", "0.0625", "1.0625", ""]
     assert "model.code_dim  seed  status" in capsys.readouterr().out
     assert (tmp_path / "summary.png").stat().st_size > 1000
+    page = (tmp_path / "summary.html").read_text()
+    assert all(f"<td>{row.name}</td>" in page for row in rows)
+    assert "unfinished" in page
 
 
 def test_points_of_several_seeds_are_their_mean_and_deviation(

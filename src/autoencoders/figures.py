@@ -103,6 +103,26 @@ def curves(
     return figure
 
 
+def pareto(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> Figure:
+    """Points (x values, y values) by name, and the line of those that no other is better than in both."""
+    figure = Figure(figsize=(6.8, 4.6), layout="constrained")
+    axis = figure.subplots()
+    for name, (xs, ys) in points.items():
+        axis.scatter(xs, ys, label=name)
+    every = sorted((a, b) for xs, ys in points.values() for a, b in zip(xs, ys, strict=True))
+    lowest = np.minimum.accumulate([b for _, b in every])
+    front = [point for point, low in zip(every, lowest, strict=True) if point[1] == low]
+    axis.step(
+        *zip(*front, strict=True), where="post", color="gray", linestyle="--", label="Pareto front", zorder=0
+    )
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(sorted({a for a, _ in every}), [f"{a:g}" for a in sorted({a for a, _ in every})])
+    axis.set(xlabel=x, ylabel=y, title=f"{y} against {x}")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def histogram(values: NDArray[np.float32], x: str, title: str) -> Figure:
     """How many of the values (N,) are how large; the median is marked."""
     figure = Figure(figsize=(6.8, 4.0), layout="constrained")

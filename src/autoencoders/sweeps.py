@@ -35,6 +35,7 @@ class Row:
     status: str  # finished, failed, pruned or unfinished
     metrics: dict[str, float]
     error: str = ""
+    code_dim: int | None = None
 
 
 def read_job(folder: Path) -> Row:
@@ -56,13 +57,11 @@ def read_job(folder: Path) -> Row:
         metrics |= {
             f"{name.rstrip(' 0123456789')} mse": row["mse"] for name, row in rows.items() if name != "model"
         }
-    return Row(
-        folder.name,
-        {key: value for key, _, value in pairs if not key.startswith(UNINTERESTING)},
-        status,
-        metrics,
-        error,
-    )
+    overrides_shown = {key: value for key, _, value in pairs if not key.startswith(UNINTERESTING)}
+    code_dim = None
+    if (folder / "config.yaml").is_file():
+        code_dim = yaml.safe_load((folder / "config.yaml").read_text())["model"]["code_dim"]
+    return Row(folder.name, overrides_shown, status, metrics, error, code_dim)
 
 
 def read_sweep(folder: Path) -> list[Row]:
@@ -84,7 +83,7 @@ def varying(rows: Sequence[Row]) -> list[str]:
 
 
 def summarize(folder: Path) -> list[Row]:
-    """Writes summary.csv and summary.png into a sweep's folder, and prints the table."""
+    """Writes summary.csv, summary.png and summary.html into a sweep's folder, and prints the table."""
     rows = read_sweep(folder)
     keys = varying(rows)
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
@@ -115,7 +114,49 @@ def summarize(folder: Path) -> list[Row]:
     if any(metric in row.metrics for row in rows):
         plot(rows, metric, reference, folder / "summary.png")
         print(f"  plot   {folder / 'summary.png'}")
+        page(folder, rows, metric, [*keys, "status", *metrics])
+        print(f"  page   {folder / 'summary.html'}")
     return rows
+
+
+def page(folder: Path, rows: Sequence[Row], metric: str, columns: Sequence[str]) -> None:
+    """summary.html: all jobs side by side in a table that can be sorted, the plot, and the metric against the
+    size of the code where jobs differ in it."""
+    from autoencoders import figures
+    from autoencoders.evaluation.report import data_uri, template
+
+    drawn = [folder / "summary.png", *sorted(folder.glob("levels.png"))]
+    points: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        if row.code_dim and metric in row.metrics:
+            sizes, values = points.setdefault(row.overrides.get("model", "jobs"), ([], []))
+            sizes.append(row.code_dim)
+            values.append(row.metrics[metric])
+    if len({size for sizes, _ in points.values() for size in sizes}) > 1:
+        drawn.append(folder / "pareto.png")
+        figures.save(figures.pareto(points, x="numbers in the code", y=metric), drawn[-1])
+    table = [
+        (
+            row.name,
+            (folder / row.name / "evaluation" / "report.html").is_file(),
+            [_cell(row, column) for column in columns],
+        )
+        for row in rows
+    ]
+    html = template("sweep.html").render(
+        title=folder.name,
+        columns=columns,
+        table=table,
+        figures=[(path.stem, data_uri(path.read_bytes())) for path in drawn],
+    )
+    with written_whole(folder / "summary.html") as temporary:
+        temporary.write_text(html)
+
+
+def _cell(row: Row, column: str) -> Any:
+    if column == "status":
+        return row.error or row.status
+    return row.metrics.get(column, row.overrides.get(column, ""))
 
 
 def plot(rows: Sequence[Row], metric: str, reference: str | None, path: Path) -> None:

@@ -97,28 +97,30 @@ def explorer(subject: Subject) -> dict[str, Any]:
 
 
 def plane(subject: Subject) -> tuple[Tensor, Callable[[Any], Any], str]:
-    """The codes (SIDE², D) of a grid over a plane, line by line from the top; a map from codes to the plane's
-    (right, down) in [0, 1]; and what its axes are."""
-    codes = subject.test_codes
-    if subject.model.code_dim == 2:
-        origin, basis = np.zeros(2), np.eye(2)
-        low, high = np.quantile(codes, (0.005, 0.995), axis=0)
-        axes = "the two numbers of the code"
+    """A grid over a plane of the code, whose lines are quantiles of the test codes: so a region has the more
+    room the more images are there.
+
+    Returns:
+        The codes (SIDE², D) in the middle of each place, line by line from the top; a map from codes (N, D)
+        to (right, down) (N, 2) in [0, 1]; and what the axes are.
+    """
+    codes, size = subject.test_codes, subject.model.code_dim
+    if size == 2:
+        origin, basis, axes = np.zeros(2), np.eye(2), "the two numbers of the code"
     else:
-        directions, deviations = main_directions(subject)
-        origin, basis = codes.mean(0), directions[:2]
-        if len(basis) < 2:
-            basis = np.vstack([basis, np.zeros_like(basis)])
-        high = 3 * np.resize(deviations[:2], 2)
-        low = -high
-        axes = "the two directions in which the codes vary most, three standard deviations each way"
-    steps = (np.arange(SIDE) + 0.5) / SIDE
-    right, down = np.meshgrid(low[0] + steps * (high[0] - low[0]), high[1] - steps * (high[1] - low[1]))
+        directions, _ = main_directions(subject)
+        origin, basis = codes.mean(0), np.zeros((2, size))
+        basis[: min(2, size)] = directions[:2]
+        axes = "the two directions in which the codes vary most"
+    edges = np.quantile((codes - origin) @ basis.T, np.linspace(0.005, 0.995, SIDE + 1), axis=0)
+    middles = (edges[1:] + edges[:-1]) / 2
+    right, down = np.meshgrid(middles[:, 0], middles[::-1, 1])
     places = origin + np.stack([right.ravel(), down.ravel()], 1) @ basis
 
     def project(some: Any) -> Any:
-        flat = ((some - origin) @ basis.T - low) / np.maximum(high - low, 1e-9)
-        return np.stack([flat[:, 0], 1 - flat[:, 1]], 1)
+        along, levels = (some - origin) @ basis.T, np.linspace(0, 1, SIDE + 1)
+        x, y = (np.interp(along[:, axis], edges[:, axis], levels) for axis in (0, 1))
+        return np.stack([x, 1 - y], 1)
 
     return torch.from_numpy(places).float(), project, axes
 

@@ -72,7 +72,7 @@ def _with_one(images: Tensor) -> Tensor:
 
 def reconstruction(subject: Subject) -> tuple[Rows, Tensor]:
     """mse, mae, psnr (dB) and ssim, means over the test images, of the model, of PCA with as many numbers,
-    and of what the model names as references; for denoisers of the filters above too.
+    and of what the model names as references; for denoisers of filters too.
 
     Returns:
         The rows, and the model's squared error of each test image (N,).
