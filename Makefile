@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format results clean
+.PHONY: help train test test-slow lint format reproduce reproduce-all clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,8 +33,11 @@ format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-results: $(READY) ## train every row of the README's results table, three seeds each, and print it (about an hour)
-	$(BIN)/python -m autoencoders.results
+reproduce: $(READY) ## reproduce published results, the quick ones with one seed, and write the README's table (12 minutes)
+	$(BIN)/python -m autoencoders.ledger --quick --seeds 0
+
+reproduce-all: $(READY) ## the same with all of them and three seeds (two hours)
+	$(BIN)/python -m autoencoders.ledger
 
 clean: ## remove the virtual environment and caches (data and runs stay)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Compose
 from torch import Tensor
 
+from autoencoders import training
 from autoencoders.corruption import Corruption, Gaussian
 from autoencoders.data import CIFAR10, MNIST, GrayCIFAR10, ImageDataModule, NoisyMNIST
 from autoencoders.data.pairs import GlobalBatches
@@ -144,3 +146,21 @@ def test_a_fixed_corruption_is_augmented_with_its_image(data_root: Path) -> None
 def test_more_training_images_than_there_are_is_an_error(data_root: Path) -> None:
     with pytest.raises(UserError, match=r"data\.train_size=81 .* at most the 80 images"):
         module(MNIST, data_root, train_size=81)
+
+
+def test_binarized_images_are_black_or_white_with_the_pixel_as_their_chance(composed: Compose) -> None:
+    data = training.build_data(composed("data.binarize=true"))
+    data.setup(None)
+    plain = training.build_data(composed())
+    plain.setup(None)
+    for images in (data.val.images, data.test.images):
+        assert set(images.unique().tolist()) == {0, 255}
+    error = data.test.images.float().mean() - plain.test.images.float().mean()
+    assert abs(float(error)) < 2  # of 255
+    first, again = (data.pair(next(iter(data.train_dataloader())), training=True).clean for _ in range(2))
+    assert set(first.unique().tolist()) == {0, 1}
+    assert torch.equal(first, again)  # the same step: the same bits
+    batches = iter(data.train_dataloader())
+    raw = next(batches)
+    other = data.pair(raw._replace(step=raw.step + 1), training=True).clean
+    assert not torch.equal(first, other)

@@ -187,7 +187,7 @@ def test_every_model_is_evaluated_by_its_groups(
     overrides: list[str], groups: set[str], composed: Compose
 ) -> None:
     it = subject(composed, *overrides)
-    scores, pictures, _ = evaluate(it.model, it.data, images=4)
+    scores, pictures, _ = evaluate(it.model, it.data, images=4, bound=(3, 20))
     everyone = {"reconstruction", "clustering", "features", "latent space", "generation"}
     assert set(scores) == everyone | groups
     assert "largest_angle_to_pca" in scores["latent space"]["model"] or overrides[0] != "model=linear"

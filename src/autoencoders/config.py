@@ -36,6 +36,7 @@ ABOVE_0_BELOW_1, AT_LEAST_1 = (0, 1, "()"), (1, math.inf, "[)")
 INTEGERS: dict[str, tuple[float, float, str]] = {
     r"seed|data\.seed": (0, 2**32 - 1, "[]"),
     r"figures\.(every_n_epochs|images)": AT_LEAST_1,
+    r"evaluation\.importance_(samples|images)": AT_LEAST_1,
     r"model\.code_dim": AT_LEAST_1,
     r"network\.(patch|hidden\[\d+\]|channels\[\d+\])": AT_LEAST_1,
     r"data\.(batch_size|eval_batch_size|train_size|validation_size)": AT_LEAST_1,
@@ -66,7 +67,7 @@ NULLABLE = (
     r"resume|logger\.group|data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch"
     r"|val_check_interval|limit_(train|val|test)_batches)"
 )
-KEYS = {"seed", "objective", "evaluate", "resume", "figures"}
+KEYS = {"seed", "objective", "evaluate", "evaluation", "resume", "figures"}
 GROUPS = {"trainer", "logger", "corruption", "network", "data", "model"}
 
 

@@ -16,7 +16,9 @@ from autoencoders.data.pairs import Batch, GlobalBatches, Images, RawBatch, corr
 from autoencoders.errors import UserError
 
 # Streams of random numbers: what they are drawn for.
-SPLIT_SEED, VALIDATION_NOISE, TEST_NOISE, TRAIN_NOISE, FLIPS, SHIFTS, BATCH_NOISE, LABELLED_NOISE = range(8)
+SPLIT_SEED, VALIDATION_NOISE, TEST_NOISE, TRAIN_NOISE, FLIPS, SHIFTS, BATCH_NOISE, LABELLED_NOISE, BITS = (
+    range(9)
+)
 
 Colour = Literal["gray", "color"]
 
@@ -38,6 +40,8 @@ class ImageDataModule(LightningDataModule):
         target: what the decoder should give, likewise.
         flip: mirror half of the training images, other ones at every epoch.
         shift: move each training image by up to so many pixels, with reflected edges, likewise.
+        binarize: make every pixel black or white, its value being the probability of white (Burda et al.
+            2016): those of a training image afresh at every step, those of the others once and for good.
         corrupt_once: give each training image one corrupted version that never changes.
         seed: of the batches' order and of the training noise.
     """
@@ -56,6 +60,7 @@ class ImageDataModule(LightningDataModule):
         target: Colour = "gray",
         flip: bool = False,
         shift: int = 0,
+        binarize: bool = False,
         corrupt_once: bool = False,
         corruption: Corruption | None = None,
         seed: int = 0,
@@ -65,7 +70,8 @@ class ImageDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size, self.train_size = validation_size, train_size
         self.input, self.target = input, target
-        self.flip, self.shift, self.corrupt_once, self.seed = flip, shift, corrupt_once, seed
+        self.flip, self.shift, self.binarize = flip, shift, binarize
+        self.corrupt_once, self.seed = corrupt_once, seed
         self.corruption = corruption or Identity()
         self.fetched = False
 
@@ -92,9 +98,13 @@ class ImageDataModule(LightningDataModule):
             self.train = self._images(
                 images[train], labels[train], TRAIN_NOISE if self.corrupt_once else None
             )
+            if self.binarize:
+                images = images.clone()
+                images[val] = binarized(images[val], VALIDATION_NOISE)
             self.val = self._images(images[val], labels[val], VALIDATION_NOISE)
         if stage in ("test", None) and not hasattr(self, "test"):
             images, labels = self._read(train=False)
+            images = binarized(images, TEST_NOISE) if self.binarize else images
             self.test = self._images(images, labels, TEST_NOISE)
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
@@ -125,6 +135,8 @@ class ImageDataModule(LightningDataModule):
         images, corrupted = to_float(batch.images), batch.corrupted
         if training:
             images = augmented(images)
+            if self.binarize:
+                images = (noise(BITS).uniform(*images.shape) < images).float()
             corrupted = None if corrupted is None else augmented(corrupted)
         if corrupted is None:
             corrupted = as_colour(images, self.input)
@@ -163,6 +175,12 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is None:
             return {}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+
+def binarized(images: Tensor, stream: int) -> Tensor:
+    """uint8 images (N, C, H, W) of 0 and 255, white with the probability that the pixel's value says."""
+    noise = Noise(BITS, stream, rows=len(images))
+    return (noise.uniform(*images.shape) * 255 < images).to(torch.uint8) * 255
 
 
 def flipped(images: Tensor, noise: Noise) -> Tensor:

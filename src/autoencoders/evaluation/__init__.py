@@ -27,10 +27,10 @@ GROUPS: dict[str, Callable[[Subject], Rows]] = {
     "clustering": representation.clustering,
     "features": representation.features,
     "latent space": latent.latent_space,
-    "likelihood": latent.likelihood,
 }
 EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the report
     **GROUPS,
+    "likelihood": latent.likelihood,
     "reconstruction": restoration.reconstruction,
     "generation": generation.generation,
 }
@@ -39,7 +39,8 @@ EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the repo
 def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
     """Rebuilds a run's data and best model and evaluates it, into `run/evaluation` and the run's W&B run."""
     start, folder = time.perf_counter(), run / "evaluation"
-    scores, pictures, subject = evaluate(best_model(run, cfg), build_data(cfg), cfg.figures.images)
+    bound = (cfg.evaluation.importance_samples, cfg.evaluation.importance_images)
+    scores, pictures, subject = evaluate(best_model(run, cfg), build_data(cfg), cfg.figures.images, bound)
     for name, figure in pictures.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
     write_json(folder / "metrics.json", scores)
@@ -52,9 +53,10 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
 
 
 def evaluate(
-    model: BaseAutoencoder, data: ImageDataModule, images: int
+    model: BaseAutoencoder, data: ImageDataModule, images: int, bound: tuple[int, int]
 ) -> tuple[dict[str, Rows], dict[str, Figure], Subject]:
-    """Scores `model` and reference rows on the test images, and draws.
+    """Scores `model` and reference rows on the test images, and draws `images` of them; `bound` is the number
+    of samples and of images of a VAE's importance-weighted bound.
 
     Returns:
         {"<group>": {"model": {metric: value}, "<reference row>": {...}, ...}, ...}, figures by file name, and
@@ -68,8 +70,10 @@ def evaluate(
     )
     pictures["best_and_worst"] = figures.rows(best_and_worst(subject, errors, images))
     for name, group in GROUPS.items():
-        if applies(name, model):
+        if name != "colorization" or isinstance(model, ColorizationAutoencoder):
             scores[name] = group(subject)
+    if isinstance(model, VAE):
+        scores["likelihood"] = latent.likelihood(subject, *bound)
     scores["generation"], samples = generation.generation(subject)
     for name, drawn in samples.items():
         title = f"samples: {name}"
@@ -77,11 +81,6 @@ def evaluate(
     pictures["interpolations"] = figures.rows(latent.interpolations(subject))
     pictures["traversals"] = figures.rows(latent.traversals(subject))
     return scores, pictures, subject
-
-
-def applies(group: str, model: BaseAutoencoder) -> bool:
-    needed = {"colorization": ColorizationAutoencoder, "likelihood": VAE}
-    return isinstance(model, needed.get(group, BaseAutoencoder))
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy.linalg import subspace_angles
 from torch import Tensor
+from tqdm import trange
 
 from autoencoders.corruption import Noise
 from autoencoders.data.pairs import Batch
@@ -40,26 +41,31 @@ def angle_to_pca(subject: Subject) -> float:
 
 
 @torch.inference_mode()
-def likelihood(subject: Subject, samples: int = 50) -> Rows:
-    """Of a VAE, in nats a test image: the ELBO, its terms, the tighter importance-weighted bound of `samples`
-    samples (Burda et al. 2016, eq. 8) on the first 1,000 images, and the number of active units."""
-    model = subject.model
+def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Rows:
+    """Of a VAE, in nats a test image: the ELBO and its terms, the number of active units (Burda et al. 2016,
+    §5.2), and nll_<samples>, the negative of the tighter importance-weighted bound (eq. 8) on the first so
+    many test images (evaluation.importance_samples, evaluation.importance_images)."""
+    model, count = subject.model, len(subject.data.test)
     assert isinstance(model, VAE)
-    nll, kl, means = 0.0, 0.0, list[Tensor]()
-    count = len(subject.data.test)
+    reconstruction, kl, means, bounds = 0.0, 0.0, list[Tensor](), list[Tensor]()
     for batch in subject.batches(subject.data.test, "likelihood"):
         mean, log_variance = model.posterior(batch.corrupted)
         code = mean + (0.5 * log_variance).exp() * batch.noise.normal(*mean.shape)
-        nll += float(model.likelihood.nll(model.decoder(code).float(), batch.clean).double().sum()) / count
+        nll = model.likelihood.nll(model.decoder(code).float(), batch.clean)
+        reconstruction += float(nll.double().sum()) / count
         kl += float(kl_to_standard_normal(mean, log_variance).double().sum()) / count
         means.append(mean.cpu())
-    first = next(iter(subject.batches(subject.data.test, "importance weighting")))
+        if (done := sum(map(len, bounds))) < images:
+            first = batch._replace(
+                corrupted=batch.corrupted[: images - done], clean=batch.clean[: images - done]
+            )
+            bounds.append(importance_weighted_bound(model, first, samples).cpu())
     return {
         "model": {
-            "elbo": -nll - kl,
-            "nll": nll,
+            "elbo": -reconstruction - kl,
+            "reconstruction_nll": reconstruction,
             "kl": kl,
-            f"iwae_{samples}": float(importance_weighted_bound(model, first, samples).mean()),
+            f"nll_{samples}": -float(torch.cat(bounds).mean()),
             "active_units": float((torch.cat(means).var(0) > ACTIVE).sum()),
         }
     }
@@ -70,7 +76,7 @@ def importance_weighted_bound(model: VAE, batch: Batch, samples: int) -> Tensor:
     mean, log_variance = model.posterior(batch.corrupted)
     noise = Noise(0, rows=len(mean), device=mean.device)
     weights = []
-    for _ in range(samples):
+    for _ in trange(samples, desc="importance weighting", leave=False, disable=None):
         epsilon = noise.normal(*mean.shape)
         code = mean + (0.5 * log_variance).exp() * epsilon
         log_prior = -0.5 * (code.square() + math.log(2 * math.pi)).sum(1)
