@@ -106,6 +106,6 @@ def road(folder):
 sources.MNIST.roads = {{"here": road}}
 sources.fetch(sources.MNIST, root / "data")
 """
-    started = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
-    assert [process.wait(60) for process in started] == [0, 0, 0]
+    started = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
+    assert [process.wait(60) for process in started] == [0, 0]
     assert (tmp_path / "fetched").read_text() == "once\n"

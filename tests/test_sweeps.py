@@ -88,7 +88,7 @@ def test_a_signal_ends_both_ranks_in_order(data_root: Path, tmp_path: Path, numb
     wait_for(lambda: not processes(marker), seconds=10)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_when_a_rank_is_killed_none_is_left(data_root: Path, tmp_path: Path, rank: int) -> None:
     marker = f"MARKER={uuid4()}"
     options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *NO_WANDB]
@@ -108,6 +108,7 @@ def test_when_a_rank_is_killed_none_is_left(data_root: Path, tmp_path: Path, ran
     wait_for(lambda: not processes(marker), seconds=10)
 
 
+@pytest.mark.slow
 def test_two_nodes_train_as_one_process(data_root: Path, tmp_path: Path) -> None:
     """Two agents of torchrun on this machine, which choose the run's folder together."""
     options = [*tiny.SMALL, f"data.root={data_root}", "network=mlp", "model=denoising", *NO_WANDB]
