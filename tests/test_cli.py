@@ -94,6 +94,16 @@ def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: P
     assert scores()["corrupted image"]["mse"] != first["corrupted image"]["mse"]
 
 
+@pytest.mark.slow
+def test_a_grid_has_every_kind_and_level(trained: Path, data_root: Path) -> None:
+    run("evaluate.py", data_root, f"run={trained}", "grid=true")
+    lines = (trained / "evaluation" / "grid.csv").read_text().splitlines()
+    assert len(lines) == 1 + 6 * 5
+    blur = [float(line.split(",")[4]) for line in lines if line.startswith("blur")]
+    assert blur == sorted(blur)  # the more an image is blurred, the farther it is from the clean one
+    assert (trained / "evaluation" / "grid.png").stat().st_size > 1000
+
+
 BAD = {
     "model=denoisin": "no model=denoisin: did you mean 'denoising'",
     "data=mnits": "no data=mnits: did you mean 'mnist'",

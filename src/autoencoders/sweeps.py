@@ -239,7 +239,7 @@ class TestLevels(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from autoencoders import figures
         from autoencoders.config import compose_run
-        from autoencoders.evaluation import test_error
+        from autoencoders.evaluation import test_errors
 
         folder = Path(str(config.hydra.sweep.dir))
         trained: Mapping[str, Path] = {
@@ -248,7 +248,7 @@ class TestLevels(Callback):
             if row.status == "finished"
         }
         errors = [
-            [test_error(*compose_run([f"run={run}", f"{self.key}={value}"])) for value in self.values]
+            [test_errors(*compose_run([f"run={run}", f"{self.key}={value}"]))[0] for value in self.values]
             for run in trained.values()
         ]
         with written_whole(folder / "levels.csv") as temporary, temporary.open("w", newline="") as file:

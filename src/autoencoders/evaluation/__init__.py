@@ -103,12 +103,16 @@ def best_model(run: Path, cfg: DictConfig) -> BaseAutoencoder:
 
 
 @torch.inference_mode()
-def test_error(run: Path, cfg: DictConfig) -> float:
-    """The mean squared error of a run's best model over the test images, corrupted as `cfg` says."""
+def test_errors(run: Path, cfg: DictConfig) -> tuple[float, float]:
+    """The mean squared error over the test images, corrupted as `cfg` says, of a run's best model, and of the
+    corrupted images themselves."""
     subject = Subject(best_model(run, cfg), build_data(cfg))
-    batches = subject.batches(subject.data.test, "testing")
-    total = sum(float(squared_error(subject.model(b.corrupted), b.clean).double().sum()) for b in batches)
-    return total / len(subject.data.test)
+    model = corrupted = 0.0
+    for batch in subject.batches(subject.data.test, "testing"):
+        model += float(squared_error(subject.model(batch.corrupted), batch.clean).double().sum())
+        corrupted += float(squared_error(batch.unaided, batch.clean).double().sum())
+    count = len(subject.data.test)
+    return model / count, corrupted / count
 
 
 def tables(scores: Mapping[str, Rows]) -> str:
