@@ -334,6 +334,10 @@ def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Pa
     done = run("train.py", data_root, *sweep(data_root, tmp_path / "sweep", "model=vae,a_e"), ok=False)
     assert "error: no model=a_e" in done.stderr
     assert not (tmp_path / "sweep").exists()
+    job(tmp_path / "other" / "0", ["model=vae"], mse=0.5)
+    done = run("train.py", data_root, *sweep(data_root, tmp_path / "other", "seed=1"), ok=False)
+    assert "other/0 holds another job (model=vae): choose another" in done.stderr
+    assert sweeps.read_sweep(tmp_path / "other")[0].status == "finished"
 
 
 STUDIES = sorted(path.stem for path in (tiny.REPOSITORY / "sweeps").glob("*.yaml"))

@@ -21,8 +21,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders.config import REPOSITORY, check, gpus, quoted
-from autoencoders.errors import ERROR_FILE, UserError, explain
+from autoencoders.config import REPOSITORY, check, gpus, quoted, saved_overrides
+from autoencoders.errors import ERROR_FILE, UserError
 from autoencoders.files import written_whole
 from autoencoders.processes import GRACE_S, Interruption, how_it_ended
 
@@ -41,7 +41,8 @@ class Job:
     folder: Path
     objective: str
     evaluated: bool
-    on_gpus: int  # how many it takes; 0: it runs on the CPU
+    processes: int  # one a device
+    on_gpus: int  # how many GPUs it takes; 0: it runs on the CPU
     script: Path = REPOSITORY / "train.py"
     process: subprocess.Popen[bytes] | None = None
     devices: list[str] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Job:
             sweep = cfg.hydra.sweep
             folder = Path(str(sweep.dir), str(sweep.subdir)).absolute()
             devices = cfg.trainer.devices
-            wanted = devices if isinstance(devices, int) else len(gpus())
+            processes = devices if isinstance(devices, int) else max(1, len(gpus()))
             overrides = _strings(cfg.hydra.overrides.task)
             if cfg.logger.name == "wandb" and cfg.logger.group is None:
                 overrides.append(f"logger.group={quoted(Path(str(sweep.dir)).absolute().name)}")
@@ -69,7 +70,8 @@ class Job:
                 folder=folder,
                 objective=cfg.objective,
                 evaluated=cfg.evaluate,
-                on_gpus=min(wanted, len(gpus())) if cfg.trainer.accelerator != "cpu" else 0,
+                processes=processes,
+                on_gpus=min(processes, len(gpus())) if cfg.trainer.accelerator != "cpu" else 0,
             )
         finally:
             hydra_config.cfg = before
@@ -98,21 +100,24 @@ class Job:
         with written_whole(self.folder / "error.txt") as temporary:
             temporary.write_text(message + "\n")
 
-    def command(self) -> list[str]:
-        """What starts the job, or goes on with it where it was left.
+    def check_folder(self) -> None:
+        """Raises UserError if its folder holds another job, which would be taken for this one."""
+        if not (self.folder / ".hydra" / "overrides.yaml").is_file():
+            return
+        held, own = (  # a sweep's folder may have been renamed, and with it the group
+            [override for override in overrides if not override.startswith("logger.group=")]
+            for overrides in (saved_overrides(self.folder), self.overrides)
+        )
+        if held != own:
+            raise UserError(
+                f"{self.folder} holds another job ({' '.join(held)}): choose another hydra.sweep.dir"
+            )
 
-        Raises:
-            UserError: its folder holds another job.
-        """
+    def command(self) -> list[str]:
+        """What starts the job, or goes on with it where it was left."""
         script = [sys.executable, str(self.script)]
-        saved = self.folder / ".hydra" / "overrides.yaml"
-        if saved.is_file():
-            if (others := _strings(OmegaConf.load(saved))) != self.overrides:
-                raise UserError(
-                    f"{self.folder} holds another job ({' '.join(others)}): choose another folder"
-                )
-            if (self.folder / "checkpoints" / "last.ckpt").is_file():
-                return [*script, f"resume={self.folder}"]
+        if (self.folder / "checkpoints" / "last.ckpt").is_file():
+            return [*script, f"resume={self.folder}"]
         flags, _ = get_args_parser().parse_known_args(sys.argv[1:])
         for flag in ("config_path", "config_name", "config_dir"):
             if value := getattr(flags, flag):
@@ -187,15 +192,9 @@ def run(jobs: Sequence[Job], side_by_side: int | None, hopeless: Callable[[Job],
             while waiting and len(running) < limit and waiting[0].on_gpus <= len(free) and not interruption:
                 job = waiting.popleft()
                 devices = [free.popleft() for _ in range(job.on_gpus)]
-                threads = None if limit == 1 else max(1, cores // limit)
+                threads = None if limit == 1 else max(1, cores // (limit * job.processes))
                 _say(job, len(jobs), "starts" + (f" ({job.folder / 'log.txt'})" if limit > 1 else ""))
-                try:
-                    job.start(devices, threads, log=limit > 1)
-                except (UserError, OSError) as error:
-                    job.fail(explain(error) or str(error))
-                    _say(job, len(jobs), f"failed: {job.error}")
-                    free.extend(devices)
-                    continue
+                job.start(devices, threads, log=limit > 1)
                 running.append(job)
             for job in list(running):
                 if hopeless and not job.pruned and not interruption and hopeless(job):
@@ -248,9 +247,14 @@ def _say(job: Job, count: int, what: str) -> None:
 
 
 def checked(cfg: DictConfig, script: Path) -> Job:
-    """The job of a composed configuration; one that can't be run has its error in its folder already."""
+    """The job of a composed configuration; one that can't be run has its error in its folder already.
+
+    Raises:
+        UserError: its folder holds another job.
+    """
     job = Job.of(cfg)
     job.script = script
+    job.check_folder()
     (job.folder / "error.txt").unlink(missing_ok=True)
     try:
         check(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
