@@ -1,5 +1,6 @@
 """The models: what they compute, in closed form where there is one."""
 
+import json
 import math
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import distributions as D
 from autoencoders import training
 from autoencoders.corruption import Noise
 from autoencoders.data import Batch
-from autoencoders.models import VAE, BaseAutoencoder, DenoisingAutoencoder
+from autoencoders.models import VAE, Autoencoder, BaseAutoencoder, DenoisingAutoencoder
 from autoencoders.models.base import one_cycle
 
 
@@ -133,3 +134,22 @@ def test_the_same_seed_gives_the_same_weights(composed: Compose, tmp_path: Path)
     first, again, other = trained("first", 1), trained("again", 1), trained("other", 2)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_test_metrics_are_in_full_precision(composed: Compose, tmp_path: Path) -> None:
+    """... also where the network runs in bfloat16: SSIM differed in its first digit."""
+    cfg = composed("model=autoencoder", "network=mlp", "trainer.precision=bf16-mixed", "model.code_dim=2")
+    training.train(cfg, tmp_path)
+    tested = json.loads((tmp_path / "metrics.json").read_text())
+    data, model = (
+        training.build_data(cfg),
+        Autoencoder.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt", weights_only=True),
+    )
+    data.setup("test")
+    batch = data.first(data.test, len(data.test), torch.device("cpu"))
+    with torch.inference_mode():
+        with torch.autocast("cpu", torch.bfloat16):
+            reconstruction = model(batch.corrupted)
+        expected = model.image_metrics(batch, reconstruction)
+    for name in ("mse", "ssim", "psnr"):
+        assert tested[f"test/{name}"] == pytest.approx(float(expected[name].mean()), rel=1e-3), name

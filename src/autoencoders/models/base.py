@@ -134,7 +134,9 @@ class BaseAutoencoder(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch.clean):
             return
-        self._average("test", self.image_metrics(batch, self(batch.corrupted)))
+        reconstruction = self(batch.corrupted)
+        with torch.autocast(self.device.type, enabled=False):  # SSIM convolves, which bfloat16 would falsify
+            self._average("test", self.image_metrics(batch, reconstruction))
 
     def _average(self, stage: str, values: Mapping[str, Tensor]) -> None:
         """Keeps exact means over images; torchmetrics adds up sums and counts over the devices."""
