@@ -14,6 +14,7 @@ from torch import distributions as D
 from autoencoders import training
 from autoencoders.corruption import Noise
 from autoencoders.data import Batch
+from autoencoders.errors import UserError
 from autoencoders.models import VAE, Autoencoder, BaseAutoencoder, DenoisingAutoencoder
 from autoencoders.models.base import one_cycle
 
@@ -153,3 +154,14 @@ def test_test_metrics_are_in_full_precision(composed: Compose, tmp_path: Path) -
         expected = model.image_metrics(batch, reconstruction)
     for name in ("mse", "ssim", "psnr"):
         assert tested[f"test/{name}"] == pytest.approx(float(expected[name].mean()), rel=1e-3), name
+
+
+def test_a_run_that_would_never_be_validated_is_refused(composed: Compose, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"trainer\.max_steps=3 ends before the first validation, after 5 steps"
+    ):
+        training.train(composed("trainer.max_steps=3"), tmp_path / "short")
+    quick = ("trainer.max_steps=3", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=2")
+    training.train(composed("network=mlp", *quick), tmp_path / "quick")
+    metrics = json.loads((tmp_path / "quick" / "metrics.json").read_text())
+    assert metrics["steps"] == 3

@@ -247,6 +247,8 @@ class TestLevels(Callback):
             for row in read_sweep(folder)
             if row.status == "finished"
         }
+        if not trained:
+            return
         errors = [
             [test_errors(*compose_run([f"run={run}", f"{self.key}={value}"]))[0] for value in self.values]
             for run in trained.values()

@@ -44,6 +44,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if is_main_process():
         data.prepare_data()
         data.setup("fit")
+        check_validation(cfg, steps=len(data.train_dataloader()))
     checkpoints = ModelCheckpoint(
         folder / "checkpoints",
         filename="best",
@@ -97,6 +98,16 @@ def train(cfg: DictConfig, folder: Path) -> float:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics[cfg.objective])
+
+
+def check_validation(cfg: DictConfig, steps: int) -> None:
+    """Raises UserError for a run that would end before its first validation, and so without a checkpoint."""
+    most, first = cfg.trainer.max_steps, cfg.trainer.val_check_interval or steps
+    if 0 <= most < first:
+        raise UserError(
+            f"trainer.max_steps={most} ends before the first validation, after {first} steps: "
+            "add trainer.check_val_every_n_epoch=null trainer.val_check_interval=<steps>"
+        )
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
