@@ -340,6 +340,18 @@ def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Pa
     assert sweeps.read_sweep(tmp_path / "other")[0].status == "finished"
 
 
+def test_the_noise_study_tests_every_model_at_every_level(data_root: Path, tmp_path: Path) -> None:
+    arguments = ["sweeps=noise", "corruption.std=0.1,0.5", "hydra.launcher.side_by_side=2", *NO_WANDB]
+    run("train.py", data_root, *sweep(data_root, tmp_path, *arguments))
+    with (tmp_path / "levels.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head[1:] == [f"tested at {level}" for level in ("0.1", "0.25", "0.5", "0.75", "1")]
+    assert [row[0] for row in rows] == ["0.1", "0.5"]
+    own = [float(row["test/mse"]) for row in table(tmp_path)]
+    assert [float(rows[0][1]), float(rows[1][3])] == pytest.approx(own, rel=1e-4)
+    assert "levels" in (tmp_path / "summary.html").read_text()
+
+
 STUDIES = sorted(path.stem for path in (tiny.REPOSITORY / "sweeps").glob("*.yaml"))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -271,9 +272,14 @@ def compose_run(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """conf/ with overrides, without Hydra's own part."""
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+    """conf/ with overrides, without Hydra's own part; also while a Hydra application runs."""
+    hydra = GlobalHydra.instance()
+    running, hydra.hydra = hydra.hydra, None
+    try:
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            return compose("train", overrides=list(overrides))
+    finally:
+        hydra.hydra = running
 
 
 def quoted(path: Path | str) -> str:
