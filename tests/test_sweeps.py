@@ -340,6 +340,7 @@ def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Pa
     assert sweeps.read_sweep(tmp_path / "other")[0].status == "finished"
 
 
+@pytest.mark.slow
 def test_the_noise_study_tests_every_model_at_every_level(data_root: Path, tmp_path: Path) -> None:
     arguments = ["sweeps=noise", "corruption.std=0.1,0.5", "hydra.launcher.side_by_side=2", *NO_WANDB]
     run("train.py", data_root, *sweep(data_root, tmp_path, *arguments))
