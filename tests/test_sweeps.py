@@ -63,6 +63,16 @@ def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
+def endless(data_root: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """A run on two devices that is under way, and what marks its processes."""
+    marker = f"MARKER={uuid4()}"
+    options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *NO_WANDB]
+    arguments = small(data_root, folder, *options)
+    process = start("train.py", data_root, *arguments, environment={"MARKER": marker[7:]})
+    wait_for((folder / "checkpoints" / "last.ckpt").is_file)
+    return process, marker
+
+
 @pytest.mark.parametrize(
     "number",
     [
@@ -71,15 +81,7 @@ def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) ->
     ],
 )
 def test_a_signal_ends_both_ranks_in_order(data_root: Path, tmp_path: Path, number: signal.Signals) -> None:
-    marker = f"MARKER={uuid4()}"
-    options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *NO_WANDB]
-    process = start(
-        "train.py",
-        data_root,
-        *small(data_root, tmp_path / "run", *options),
-        environment={"MARKER": marker[7:]},
-    )
-    wait_for((tmp_path / "run" / "checkpoints" / "last.ckpt").is_file)
+    process, marker = endless(data_root, tmp_path / "run")
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], out + err
@@ -90,15 +92,7 @@ def test_a_signal_ends_both_ranks_in_order(data_root: Path, tmp_path: Path, numb
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_when_a_rank_is_killed_none_is_left(data_root: Path, tmp_path: Path, rank: int) -> None:
-    marker = f"MARKER={uuid4()}"
-    options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *NO_WANDB]
-    process = start(
-        "train.py",
-        data_root,
-        *small(data_root, tmp_path / "run", *options),
-        environment={"MARKER": marker[7:]},
-    )
-    wait_for((tmp_path / "run" / "checkpoints" / "last.ckpt").is_file)
+    process, marker = endless(data_root, tmp_path / "run")
     (other,) = set(processes(marker)) - {process.pid}
     os.kill(process.pid if rank == 0 else other, signal.SIGKILL)
     _, err = process.communicate(timeout=30)

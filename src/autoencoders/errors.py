@@ -10,9 +10,8 @@ from pathlib import Path
 # Whether the user asked for tracebacks, kept for the processes that this one starts: `one_line_errors` sets
 # the variable for Hydra.
 FULL_ERRORS = os.environ.setdefault("AUTOENCODERS_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
-ERROR_FILE = (
-    "AUTOENCODERS_ERROR_FILE"  # where a job of a sweep leaves the reason of its failure, if it has one
-)
+# Where a job of a sweep leaves the reason of its failure.
+ERROR_FILE = "AUTOENCODERS_ERROR_FILE"
 
 
 class UserError(Exception):

@@ -193,7 +193,7 @@ def run(jobs: Sequence[Job], side_by_side: int | None, hopeless: Callable[[Job],
                 job = waiting.popleft()
                 devices = [free.popleft() for _ in range(job.on_gpus)]
                 threads = None if limit == 1 else max(1, cores // (limit * job.processes))
-                _say(job, len(jobs), "starts" + (f" ({job.folder / 'log.txt'})" if limit > 1 else ""))
+                _say(job, "starts" + (f" ({job.folder / 'log.txt'})" if limit > 1 else ""))
                 job.start(devices, threads, log=limit > 1)
                 running.append(job)
             for job in list(running):
@@ -205,7 +205,7 @@ def run(jobs: Sequence[Job], side_by_side: int | None, hopeless: Callable[[Job],
                     running.remove(job)
                     free.extend(job.devices)
                     if not interruption:
-                        _say(job, len(jobs), job_result(job))
+                        _say(job, _result(job))
             if interruption:
                 _stop(running, interruption)
                 raise interruption.exit()
@@ -224,7 +224,7 @@ def run_alone(cfg: DictConfig) -> float:
     return job.value if job.finished else math.nan
 
 
-def job_result(job: Job) -> str:
+def _result(job: Job) -> str:
     if job.finished:
         return f"finished: {job.objective} {job.value:.5g}"
     return "pruned" if job.pruned else f"failed: {job.error}"
@@ -242,7 +242,7 @@ def _stop(running: Sequence[Job], interruption: Interruption) -> None:
         job.kill()
 
 
-def _say(job: Job, count: int, what: str) -> None:
+def _say(job: Job, what: str) -> None:
     print(f"job {job.number} [{' '.join(job.overrides)}] {what}", flush=True)
 
 

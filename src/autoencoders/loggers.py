@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders.files import written_whole
+from autoencoders.metrics import metric_names
 
 WANDB_INIT_TIMEOUT_S = 20
 
@@ -129,7 +130,7 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
         f"evaluation/figures/{path.stem}": wandb.Image(str(path)) for path in sorted(pictures.glob("*.png"))
     }
     for group, rows in scores.items():
-        columns = list(dict.fromkeys(metric for metrics in rows.values() for metric in metrics))
+        columns = metric_names(rows)
         table = wandb.Table(columns=["row", *columns])
         for row, metrics in rows.items():
             table.add_data(row, *(metrics.get(column) for column in columns))

@@ -2,6 +2,9 @@
 images are cut into batches and spread over devices. Images are (B, C, H, W) in [0, 1].
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -40,3 +43,8 @@ def chroma_squared_error(reconstruction: Tensor, clean: Tensor) -> Tensor:
     luma = torch.tensor([0.299, 0.587, 0.114], device=clean.device).view(1, 3, 1, 1)
     difference = reconstruction - clean
     return (difference - (difference * luma).sum(1, keepdim=True)).square().flatten(1).mean(1)
+
+
+def metric_names(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The columns of a table of scores: every metric that a row has, in the order of appearance."""
+    return list(dict.fromkeys(metric for metrics in rows.values() for metric in metrics))

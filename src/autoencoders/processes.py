@@ -16,11 +16,8 @@ from autoencoders.errors import UserError, is_main_process
 PARENT = "AUTOENCODERS_PARENT"  # the process that started this one and that it does not outlive
 POLL_S = 0.3
 GRACE_S = 10  # for a run to close its loggers
-INTERRUPTIONS = {
-    signal.SIGINT: 130,
-    signal.SIGTERM: 75,
-    signal.SIGUSR1: 75,
-}  # and the exit codes they lead to
+# What asks a run to stop, and the exit code it leads to.
+INTERRUPTIONS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 
 
 class Interrupted(SystemExit):

@@ -203,7 +203,7 @@ class Summary(Callback):
     started: ClassVar[Path | None] = None  # the folder of the sweep that this process runs
 
     def __init__(self, metric: str, reference: str | None) -> None:
-        self.metric, self.reference = metric, reference
+        """`summarize` reads them from multirun.yaml, so that it can be done again without the sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Summary.started = Path(str(config.hydra.sweep.dir))

@@ -17,7 +17,7 @@ from autoencoders.evaluation import colour, generation, latent, report, represen
 from autoencoders.evaluation.subject import Rows, Subject
 from autoencoders.files import write_json
 from autoencoders.loggers import log_evaluation
-from autoencoders.metrics import squared_error
+from autoencoders.metrics import metric_names, squared_error
 from autoencoders.models import VAE, BaseAutoencoder, ColorizationAutoencoder
 from autoencoders.training import build_data
 
@@ -121,7 +121,7 @@ def tables(scores: Mapping[str, Rows]) -> str:
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(metric for metrics in rows.values() for metric in metrics))
+    columns = metric_names(rows)
     width = max(map(len, rows)) + 2
     widths = [max(10, len(column) + 2) for column in columns]
     lines = [" " * width + "".join(f"{column:>{w}}" for column, w in zip(columns, widths, strict=True))]

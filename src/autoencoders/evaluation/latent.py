@@ -21,9 +21,8 @@ def latent_space(subject: Subject) -> Rows:
     """`effective_dimension`: the participation ratio (Σλ)²/Σλ² of the eigenvalues of the test codes'
     covariance, which are given too; for a linear autoencoder the largest angle, in degrees, between
     the subspace of its decoder and that of PCA."""
-    values = np.linalg.eigvalsh(np.cov(subject.test_codes, rowvar=False).reshape(subject.model.code_dim, -1))[
-        ::-1
-    ]
+    _, deviations = main_directions(subject)
+    values = deviations**2
     row = {"effective_dimension": float(values.sum() ** 2 / (values**2).sum())}
     row |= {f"eigenvalue_{i + 1}": float(value) for i, value in enumerate(values[:8])}
     if isinstance(subject.model, LinearAutoencoder):

@@ -19,6 +19,7 @@ from autoencoders import figures
 from autoencoders.evaluation.latent import main_directions
 from autoencoders.evaluation.subject import Rows, Subject
 from autoencoders.files import written_whole
+from autoencoders.metrics import metric_names
 
 SIDE = 41  # places of the explorer's grid, each way
 POINTS = 2000  # test images on its map
@@ -40,7 +41,9 @@ def write(
         title=f"{cfg.model._target_.rpartition('.')[2]} on {cfg.data._target_.rpartition('.')[2]}",
         run=run,
         facts=_facts(cfg, _read(environment), _read(metrics)),
-        groups=[(name, _explained(groups.get(name)), _columns(rows), rows) for name, rows in scores.items()],
+        groups=[
+            (name, _explained(groups.get(name)), metric_names(rows), rows) for name, rows in scores.items()
+        ],
         figures=[
             (name.replace("_", " "), data_uri((folder / "figures" / f"{name}.png").read_bytes()))
             for name in names
@@ -151,10 +154,6 @@ def _facts(cfg: DictConfig, environment: dict[str, Any], metrics: dict[str, Any]
 def _read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return content
-
-
-def _columns(rows: Rows) -> list[str]:
-    return list(dict.fromkeys(metric for metrics in rows.values() for metric in metrics))
 
 
 def _explained(group: Callable[..., Any] | None) -> str:
