@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from autoencoders import training
 from autoencoders.corruption import Noise
 from autoencoders.data.pairs import Batch
-from autoencoders.evaluation import colour, evaluate, generation, latent, report, representation, tables
+from autoencoders.evaluation import (
+    colour,
+    evaluate,
+    generation,
+    latent,
+    report,
+    representation,
+    restoration,
+    tables,
+)
 from autoencoders.evaluation.restoration import Restorers
 from autoencoders.evaluation.subject import Subject
 from autoencoders.models import VAE
@@ -137,6 +146,17 @@ def test_the_linear_restorer_undoes_an_affine_corruption(composed: Compose) -> N
 
     assert error("corrupted image") == pytest.approx(0.25, abs=0.01)  # the noise's mean is ½
     assert error("linear (Wiener)") < 0.05
+
+
+def test_any_model_on_corrupted_images_stands_beside_filters(composed: Compose) -> None:
+    it = subject(composed, "model=autoencoder", "corruption=salt_pepper")
+    rows, errors = restoration.reconstruction(it)
+    assert {"corrupted image", "median filter", "total variation", "linear (Wiener)"} < set(rows)
+    assert rows["corrupted image"]["gain_db"] == pytest.approx(0, abs=1e-6)
+    assert rows["model"]["mse"] == pytest.approx(float(errors.mean()), rel=1e-5)
+    plain, _ = restoration.reconstruction(subject(composed, "model=autoencoder"))
+    assert set(plain) == {"model", "PCA 16"}
+    assert "gain_db" not in plain["model"]
 
 
 @pytest.mark.parametrize("size", [2, 5])

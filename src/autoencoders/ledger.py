@@ -76,7 +76,7 @@ def table(measured: Measured) -> str:
         seconds = min(result["seconds"] for result in measured[name].values())  # other work only adds
         quoted = "" if entry["published"] is None else f"{entry['published']:g}"
         mark = {True: "reached", False: f"off by {_gap(entry, ours):.1%}", None: ""}[reached(entry, ours)]
-        source = entry["source"] + ("" if entry["verified"] else " (not verified by us)")
+        source = entry["source"] + ("" if entry["seen"] else " (not seen by us in the source)")
         lines.append(
             f"| {entry['title']}<br><sub>{source}</sub> | {quoted} | **{ours:.4g}**{spread} | {mark} "
             f"| `{' '.join(entry['command'].split())}` | {seconds:.0f} s |"

@@ -75,6 +75,7 @@ def evaluate(
     if isinstance(model, VAE):
         scores["likelihood"] = latent.likelihood(subject, *bound)
     scores["generation"], samples = generation.generation(subject)
+    pictures.pop("samples", None)  # of a VAE's prior, which is among these
     for name, drawn in samples.items():
         title = f"samples: {name}"
         pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=10, title=title)

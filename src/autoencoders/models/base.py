@@ -42,7 +42,6 @@ class BaseAutoencoder(LightningModule):
         "reconstruction": "reconstruction",
     }
     bounded: ClassVar[bool] = True  # whether a gaussian likelihood's mean is kept in [0, 1]
-    restores: ClassVar[bool] = False  # whether it is there to undo a corruption, as filters are
     code_parameters: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
 
     def __init__(

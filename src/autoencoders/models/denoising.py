@@ -18,8 +18,6 @@ class DenoisingAutoencoder(BaseAutoencoder):
         "reconstruction": "denoised",
     }
 
-    restores = True
-
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than x̃ itself."""
         metrics = super().image_metrics(batch, reconstruction)
