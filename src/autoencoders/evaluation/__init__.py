@@ -79,9 +79,18 @@ def evaluate(
     for name, drawn in samples.items():
         title = f"samples: {name}"
         pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=10, title=title)
+    pictures["spectrum"] = spectrum(subject)
     pictures["interpolations"] = figures.rows(latent.interpolations(subject))
     pictures["traversals"] = figures.rows(latent.traversals(subject))
     return scores, pictures, subject
+
+
+def spectrum(subject: Subject) -> Figure:
+    """The eigenvalues of the test codes' covariance, the largest first."""
+    _, deviations = latent.main_directions(subject)
+    places, none = [float(i + 1) for i in range(len(deviations))], [0.0] * len(deviations)
+    series = {"eigenvalue": (places, list(deviations**2), none)}
+    return figures.curves(series, x="direction", y="variance of the codes", title="spectrum of the code")
 
 
 @torch.inference_mode()

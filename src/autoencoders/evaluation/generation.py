@@ -95,9 +95,11 @@ def generation(subject: Subject) -> tuple[Rows, dict[str, Tensor]]:
     def of(images: Tensor) -> Array:
         return torch.cat([net.body(part) for part in images.split(1000)]).double().numpy()
 
-    real = of(as_colour(to_float(data.test.images[:count]), data.target))
+    # At random: the first half of MNIST's test images was written by other people than the second.
+    chosen = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:count]
+    real = of(as_colour(to_float(data.test.images[chosen]), data.target))
     other = of(as_colour(to_float(data.train.images[:count]), data.target))
-    reconstructed = of(_decoded(subject, torch.from_numpy(subject.test_codes[:count])))
+    reconstructed = of(_decoded(subject, torch.from_numpy(subject.test_codes[chosen.numpy()])))
     compared = {
         **{n: of(s) for n, s in samples.items()},
         "reconstructions": reconstructed,
