@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,17 @@ def read_strings(path: Path, content: Any) -> list[str]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint, on the CPU: tensors and plain values, of which none can run code."""
+    """A checkpoint, on the CPU: tensors and plain values, of which none can run code, as they were saved."""
     import torch  # takes a second, so not before there is something to read
 
     try:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the sums
+            if damaged := archive.testzip():
+                raise UserError(f"{path} is damaged, in {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no checkpoint makes torch raise all kinds
+    except UserError:
+        raise
+    except Exception as error:  # what is no checkpoint makes these raise all kinds
         raise UserError(f"{path} is damaged, or no checkpoint: {_beginning(error)}") from None
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path} is no checkpoint of a model: it holds no state_dict")
