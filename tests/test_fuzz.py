@@ -34,7 +34,7 @@ def line_of(call: Callable[[], object]) -> str | None:
         if line is None:
             raise
         assert line.isprintable()
-        assert 8 < len(line) < 3000
+        assert 8 < len(line) < 1010
         return line
     return None
 
@@ -129,6 +129,37 @@ def test_overrides(examples: int) -> None:
 
     throw(st.lists(OVERRIDES, min_size=1, max_size=3), examples, check)
     assert examples / 50 < accepted[0] < examples
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluate=maybe", "evaluate=maybe must be true or false"),
+        ("data.flip=2", "data.flip=2 must be true or false"),
+        ("trainer.precision=8", "trainer.precision=8 must be auto or 32-true"),
+        ("model.code_dim=70000", "model.code_dim=70000 must be ≥ 1 and ≤ 65536"),
+        ("model.code_dim=1.5", "model.code_dim=1.5 must be a whole number ≥ 1 and ≤ 65536"),
+        ("model.lr=nan", "model.lr=nan must be > 0"),
+        ("model.lr=[]", "model.lr=[] must be a number > 0"),
+        ("network.hidden=5", "network.hidden=5 must be a list"),
+        ("network.hidden=[5,x]", "network.hidden[1]=x must be a whole number"),
+        ("data.root=''", "data.root= must be a text of 1 to 4000 printable letters"),
+        ("~data.root", "data.root can't be left out"),
+        ("~trainer", "trainer can't be left out"),
+        ("data.input_shape=[1,5,5]", "data.input_shape follows from data and network"),
+        ("+model.depth=3", "no key model.depth"),
+        ("+trainer.profiler=simple", "no key trainer.profiler"),
+        ("--foo", "unrecognized arguments: --foo"),
+        ("--config-dir", "expected one argument"),
+        (f"seed={'9' * 5000}", "can't be read"),
+        ("model._target_=os.system", "model._target_=os.system is no class of this project"),
+        ("model={a: 1}", "no key model.a"),
+    ],
+)
+def test_what_is_wrong_is_said(override: str, message: str) -> None:
+    line = line_of(lambda: config.check(config.composed(config.expand_resume([override]))))
+    assert line is not None
+    assert message in line
 
 
 # ---- checkpoints -------------------------------------------------------------------------------------------

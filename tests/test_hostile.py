@@ -1,13 +1,16 @@
 """A checkpoint, a run folder or a sweep folder that someone else has made runs no code of its own, leads
 nowhere and tells nothing."""
 
+import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import quote
 
 import folders
 import pytest
@@ -18,7 +21,9 @@ from conftest import Compose
 
 from autoencoders import config, errors, jobs, sweeps
 from autoencoders.errors import UserError
-from autoencoders.evaluation import best_model
+from autoencoders.evaluation import best_model, generation, report
+from autoencoders.evaluation.subject import Subject
+from autoencoders.training import build_data
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +182,17 @@ def test_a_sweep_is_resumed_as_it_was_started(tmp_path: Path) -> None:
     ]
 
 
+def test_a_damaged_journal_of_optuna_is_named(tmp_path: Path) -> None:
+    (tmp_path / "optuna.log").write_text("[1]\n")
+    command = ["train.py", "sweeps=lr_batch", "logger=csv", f"hydra.sweep.dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, cwd=tiny.REPOSITORY, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path / 'optuna.log'} is no journal of Optuna's")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_job_s_folder_is_one_of_its_sweep_s(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
@@ -244,6 +260,22 @@ def test_a_checkpoint_runs_no_code(form: str, run: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"best\.ckpt is damaged, or no checkpoint"):
         best_model(*evaluate(run))  # type: ignore[misc]
     assert not marker.exists()
+
+
+def test_a_classifier_beside_the_data_runs_no_code(
+    composed: Compose, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... but is trained anew."""
+    monkeypatch.setattr(generation, "STEPS", 1)
+    data = build_data(composed(f"data.root={shutil.copytree(data_root, tmp_path / 'data')}"))
+    data.setup("fit")
+    expected = generation.classifier(data).state_dict()
+    (path,) = (tmp_path / "data").rglob("digitnet*.pt")
+    for content in (Touch(tmp_path / "marker"), {"head.bias": torch.ones(10)}):
+        torch.save(content, path)
+        anew = generation.classifier(data).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in anew.items())
+    assert not (tmp_path / "marker").exists()
 
 
 def test_a_checkpoint_names_no_class(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,6 +350,28 @@ def test_a_stored_place_of_data_is_only_taken_where_data_is(
     assert evaluate(run)[1].data.root == str(data_root)  # type: ignore[index]
 
 
+def test_the_commands_refuse_a_hostile_folder(run: Path, tmp_path: Path) -> None:
+    """... as a user meets them, in one line."""
+    marker = tmp_path / "marker"
+    torch.save({"state_dict": Touch(marker)}, run / "checkpoints" / "best.ckpt")
+    (tmp_path / "error.txt").touch()
+    (run / "error.txt").symlink_to("/etc/hostname")
+    for command, message in (
+        (["train.py", f"resume={run}", "model._target_=os.system"], "leads out of"),
+        (["-m", "autoencoders.sweeps", str(tmp_path)], "leads out of"),
+        (["evaluate.py", f"run={run}"], "best.ckpt is damaged, or no checkpoint"),
+    ):
+        if command[0] == "evaluate.py":
+            (run / "error.txt").unlink()
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, cwd=tiny.REPOSITORY, timeout=60
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not marker.exists()
+
+
 # ---- secrets -----------------------------------------------------------------------------------------------
 
 
@@ -351,3 +405,68 @@ def test_secrets_reach_no_file(script: str, argument: str, run: Path, tmp_path: 
     assert "hidden1" not in done.stderr
     assert "0123456789abcdef" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# ---- pages -------------------------------------------------------------------------------------------------
+
+EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its tags with their attributes, and its scripts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_report_shows_hostile_strings_as_text(data_root: Path, tmp_path: Path) -> None:
+    run = folders.make(tmp_path / "run", data_root)
+    known = {"command": [EVIL], "started": EVIL, "versions": {EVIL: EVIL}, "git": {"commit": EVIL}}
+    (run / "environment.json").write_text(json.dumps(known))
+    cfg = config.compose_run([f"run={run}"])[1]
+    subject = Subject(best_model(run, cfg), build_data(cfg))
+    cfg.data.root = EVIL
+    subject.data.classes = (EVIL,) * 10  # type: ignore[misc]
+    (evil := run / EVIL.replace("/", "|")).mkdir()
+    (evil / "evaluation" / "figures").mkdir(parents=True)
+    (evil / "evaluation" / "figures" / f"{evil.name}.png").write_bytes(b"")
+    shutil.copy(run / "environment.json", evil)
+    report.write(evil, {EVIL: {EVIL: {EVIL: EVIL}}}, [evil.name], subject, {}, cfg)
+    page = Page(evil / "evaluation" / "report.html")
+    assert page.tags.count("script") == 2
+    assert {tag for tag in page.tags if tag in ("img", "script", "iframe", "a")} == {"img", "script"}
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert {value[:5] for name, value in page.attributes if name == "src" and value} == {"data:"}
+    assert page.text.count("onerror") > 8  # they are shown
+
+
+def test_a_sweep_s_page_shows_hostile_strings_as_text(data_root: Path, tmp_path: Path) -> None:
+    whole = folders.make(tmp_path / "whole", data_root)
+    sweep = tmp_path / f"sweep {EVIL.replace('/', '|')}"
+    names = [EVIL.replace("/", "|"), "javascript:alert(1)", "b"]
+    for name in names:
+        shutil.copytree(whole, sweep / name)
+        (sweep / name / "evaluation" / "report.html").touch()
+        say(sweep / name, f"logger.tags=['{EVIL} {name}']", f"model.{EVIL}={name}")
+    (sweep / "b" / "error.txt").write_text(f"{EVIL} \x1b[2J")
+    (sweep / "b" / "metrics.json").write_text(json.dumps({EVIL: 1.0, "val/mse": 0.1}))
+    sweeps.summarize(sweep)
+    page = Page(sweep / "summary.html")
+    assert page.tags.count("script") == 1
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    links = [value for name, value in page.attributes if name == "href"]
+    assert links == [f"{quote(name)}/evaluation/report.html" for name in sorted(names, key=len)]
+    assert all(link.startswith(("%", "javascript%3A", "b/")) for link in links if link)
+    assert page.text.count("onerror") > 4
+    assert "\x1b" not in page.text

@@ -129,7 +129,8 @@ def _check_value(key: str, value: Any, *, trust: bool) -> None:
         _check_range(key, value, (int, float), *limits)
     elif (choices := _declared(CHOICES, key)) is not None:
         if value not in choices:
-            raise UserError(f"{key}={value} must be {' or '.join(map(str, choices))}")
+            said = (str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
+            raise UserError(f"{key}={value} must be {' or '.join(said)}")
     elif (longest := _declared(TEXTS, key)) is not None:
         _check_text(key, value, longest)
     elif any(_declared(table, f"{key}[0]") is not None for table in (INTEGERS, TEXTS)):

@@ -13,6 +13,7 @@ from pathlib import Path
 FULL_ERRORS = os.environ.setdefault("AUTOENCODERS_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
 # Where what looks like a secret stands in a text: before the @ of a URL, and after the name of a key.
 SECRETS = re.compile(r"(://)[^\s/]+(?=@)|((?:token|secret|passw(?:or)?d|api_?key)=)[^\s&'\"]+", re.IGNORECASE)
+LONGEST = 1000  # letters of a line
 # Where a job of a sweep leaves the reason of its failure.
 ERROR_FILE = "AUTOENCODERS_ERROR_FILE"
 
@@ -76,7 +77,8 @@ def redacted(text: str) -> str:
 def one_line(text: str) -> str:
     """Any text as one line that can be shown: without secrets, and without what would steer a terminal."""
     line = redacted(re.sub(r"\s*[\r\n\v\f\x85\u2028\u2029]\s*", " ", text.strip()))
-    return "".join(letter if letter.isprintable() else "�" for letter in line)
+    line = "".join(letter if letter.isprintable() else "�" for letter in line)
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 def explain(error: BaseException) -> str | None:
