@@ -153,6 +153,8 @@ def test_overrides(examples: int) -> None:
         ("--config-dir", "expected one argument"),
         (f"seed={'9' * 5000}", "can't be read"),
         ("model._target_=os.system", "model._target_=os.system is no class of this project"),
+        ("corruption._target_=[]", "corruption._target_=[] is no class of this project"),
+        ("~experiment=0", "deletion value must be a string"),
         ("model={a: 1}", "no key model.a"),
     ],
 )

@@ -115,7 +115,7 @@ def _check_value(key: str, value: Any, *, trust: bool) -> None:
         known = classes().get(key.partition(".")[0], ())
         if not key.endswith("._target_"):
             raise UserError(f"no key {key}")
-        if value not in known and not (trust and isinstance(value, str)):
+        if not isinstance(value, str) or (value not in known and not trust):
             raise UserError(
                 f"{key}={value} is no class of this project ({near(str(value), known)}); "
                 "one of your own needs trust=true on the command line"

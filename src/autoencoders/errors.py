@@ -112,8 +112,16 @@ def _explained(error: BaseException) -> str | None:
         if isinstance(link, OSError) and link.errno is not None and link.filename:
             return f"{link.filename2 or link.filename}: {link.strerror}"
     for link in chain:
-        if isinstance(link, HydraException | OmegaConfBaseException):
+        if isinstance(link, HydraException | OmegaConfBaseException) or _raised_in(link) == "hydra":
             return " ".join(line.strip() for line in str(link).splitlines() if "hydra.cc" not in line)
         if isinstance(link, OSError):
             return str(link)
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The package that raised it: Hydra meets some mistakes in overrides with errors of Python's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
