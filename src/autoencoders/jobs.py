@@ -28,6 +28,7 @@ from autoencoders.processes import GRACE_S, Interruption, how_it_ended
 
 POLL_S = 0.1
 OF_THE_SWEEP = ("hydra.run.", "hydra.mode", "hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
+OF_A_PLACE = ("logger.group=", "data.root=", "trust=")  # beginnings of overrides that don't make another job
 OF_A_RANK = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "SLURM_")  # beginnings of variables
 
 
@@ -56,6 +57,8 @@ class Job:
         try:
             sweep = cfg.hydra.sweep
             folder = Path(str(sweep.dir), str(sweep.subdir)).absolute()
+            if Path(str(sweep.dir)).resolve() not in folder.resolve().parents:
+                raise UserError(f"hydra.sweep.subdir={sweep.subdir} must be a folder of the sweep's own")
             devices = cfg.trainer.devices
             processes = devices if isinstance(devices, int) else max(1, len(gpus()))
             overrides = _strings(cfg.hydra.overrides.task)
@@ -105,7 +108,7 @@ class Job:
         if not (self.folder / ".hydra" / "overrides.yaml").is_file():
             return
         held, own = (  # a sweep's folder may have been renamed, and with it the group
-            [override for override in overrides if not override.startswith("logger.group=")]
+            [override for override in overrides if not override.startswith(OF_A_PLACE)]
             for overrides in (saved_overrides(self.folder), self.overrides)
         )
         if held != own:
@@ -117,7 +120,8 @@ class Job:
         """What starts the job, or goes on with it where it was left."""
         script = [sys.executable, str(self.script)]
         if (self.folder / "checkpoints" / "last.ckpt").is_file():
-            return [*script, f"resume={self.folder}"]
+            trust = [override for override in self.overrides if override.startswith("trust=")]
+            return [*script, f"resume={self.folder}", *trust]  # what a file can't say for itself
         flags, _ = get_args_parser().parse_known_args(sys.argv[1:])
         for flag in ("config_path", "config_name", "config_dir"):
             if value := getattr(flags, flag):

@@ -4,7 +4,6 @@ Every sweep makes them by itself; python -m autoencoders.sweeps <sweep folder> m
 """
 
 import csv
-import json
 import math
 import shutil
 import sys
@@ -15,11 +14,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, ClassVar
 
-import yaml
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from autoencoders.errors import UserError, one_line_errors
+from autoencoders import stored
+from autoencoders.errors import UserError, one_line, one_line_errors
 from autoencoders.files import written_whole
 
 UNINTERESTING = ("logger", "hydra", "data.root", "evaluate", "resume")  # overrides that answer no question
@@ -39,28 +38,38 @@ class Row:
 
 
 def read_job(folder: Path) -> Row:
+    try:
+        return _read_job(folder)
+    except UserError as error:  # its files are not what a job leaves; the others' may be
+        return Row(folder.name, {}, "failed", {}, one_line(str(error)))
+
+
+def _read_job(folder: Path) -> Row:
     saved, metrics = folder / ".hydra" / "overrides.yaml", dict[str, float]()
-    overrides = [str(o) for o in yaml.safe_load(saved.read_text())] if saved.is_file() else []
+    overrides = stored.read_strings(saved, stored.read_yaml(saved)) if saved.is_file() else []
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
     status, error = "unfinished", ""
     if (folder / "error.txt").is_file():
-        status, error = "failed", (folder / "error.txt").read_text().strip()
+        status, error = "failed", one_line(stored.read_text(folder / "error.txt"))
     elif (folder / "pruned.txt").is_file():
         status = "pruned"
     elif (folder / "metrics.json").is_file():
         status = "finished"
     if (folder / "metrics.json").is_file():
-        metrics = json.loads((folder / "metrics.json").read_text())
-    if (folder / "evaluation" / "metrics.json").is_file():
-        rows = json.loads((folder / "evaluation" / "metrics.json").read_text())["reconstruction"]
+        metrics = stored.read_metrics(folder / "metrics.json")
+    if (evaluated := folder / "evaluation" / "metrics.json").is_file():
         # "PCA 16" is the row "PCA" of a job whose code has 16 numbers.
-        metrics |= {
-            f"{name.rstrip(' 0123456789')} mse": row["mse"] for name, row in rows.items() if name != "model"
-        }
-    overrides_shown = {key: value for key, _, value in pairs if not key.startswith(UNINTERESTING)}
+        for name, row in stored.read_reconstruction(evaluated).items():
+            if name != "model" and "mse" in row:
+                metrics[f"{name.rstrip(' 0123456789')} mse"] = row["mse"]
+    overrides_shown = {
+        one_line(key): one_line(value) for key, _, value in pairs if not key.startswith(UNINTERESTING)
+    }
     code_dim = None
     if (folder / "config.yaml").is_file():
-        code_dim = yaml.safe_load((folder / "config.yaml").read_text())["model"]["code_dim"]
+        match stored.read_yaml(folder / "config.yaml"):
+            case {"model": {"code_dim": str(size)}} if size.isdecimal():
+                code_dim = int(size)
     return Row(folder.name, overrides_shown, status, metrics, error, code_dim)
 
 
@@ -68,11 +77,12 @@ def read_sweep(folder: Path) -> list[Row]:
     """The jobs of a sweep, in their order.
 
     Raises:
-        UserError: there is no sweep in the folder.
+        UserError: there is no sweep in the folder, or it leads out of it.
     """
     jobs = [path for path in folder.glob("*") if (path / ".hydra").is_dir() or (path / "error.txt").is_file()]
     if not jobs:
         raise UserError(f"no sweep folder {folder}: it holds no jobs")
+    stored.check_links(folder)
     return [read_job(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))]
 
 
@@ -96,16 +106,12 @@ def summarize(folder: Path) -> list[Row]:
                 [row.metrics.get(m, "") for m in metrics],
             )
             writer.writerow([row.name, *overrides, row.status, *values, row.error])
-    settings = OmegaConf.create()
-    if (folder / "multirun.yaml").is_file():
-        cfg = OmegaConf.load(folder / "multirun.yaml")
-        settings = OmegaConf.select(cfg, "hydra.callbacks.summary") or settings
-    metric, reference = settings.get("metric") or "val/mse", settings.get("reference")
-    shown = [m for m in dict.fromkeys((metric, *SHOWN, *([reference] if reference else []))) if m in metrics]
+    metric, reference = _plotted(folder / "multirun.yaml")
+    shown = [m for m in dict.fromkeys((metric, *SHOWN, reference)) if m in metrics]
     cells = [["job", *keys, "status", *shown]]
     for row in rows:
-        values = [f"{row.metrics[m]:.5g}" if m in row.metrics else "" for m in shown]
-        cells.append([row.name, *(row.overrides.get(k, "") for k in keys), row.status, *values])
+        numbers = [f"{row.metrics[m]:.5g}" if m in row.metrics else "" for m in shown]
+        cells.append([one_line(row.name), *(row.overrides.get(k, "") for k in keys), row.status, *numbers])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print()
     for line in cells:
@@ -117,6 +123,17 @@ def summarize(folder: Path) -> list[Row]:
         page(folder, rows, metric, [*keys, "status", *metrics])
         print(f"  page   {folder / 'summary.html'}")
     return rows
+
+
+def _plotted(path: Path) -> tuple[str, str]:
+    """The metric and the reference that a sweep's multirun.yaml names."""
+    match stored.read_yaml(path) if path.is_file() else None:
+        case {
+            "hydra": {"callbacks": {"summary": {"metric": str(metric), "reference": str(reference)}}},
+            "objective": str(objective),
+        }:
+            return (objective if metric == "${objective}" else metric), reference
+    return "val/mse", ""
 
 
 def page(folder: Path, rows: Sequence[Row], metric: str, columns: Sequence[str]) -> None:
@@ -249,8 +266,12 @@ class TestLevels(Callback):
         }
         if not trained:
             return
+        trust = f"trust={config.trust}"
         errors = [
-            [test_errors(*compose_run([f"run={run}", f"{self.key}={value}"]))[0] for value in self.values]
+            [
+                test_errors(*compose_run([f"run={run}", f"{self.key}={value}", trust]))[0]
+                for value in self.values
+            ]
             for run in trained.values()
         ]
         with written_whole(folder / "levels.csv") as temporary, temporary.open("w", newline="") as file:

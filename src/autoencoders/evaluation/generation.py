@@ -4,6 +4,7 @@ The Fréchet distance here is not the FID: that is of Inception's features, thes
 convolutional classifier that is trained on the data set's training images when it is first needed.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,10 @@ def classifier(data: ImageDataModule) -> DigitNet:
         torch.manual_seed(0)
         net = DigitNet(channels)
     if path.is_file():
-        net.load_state_dict(torch.load(path, weights_only=True))
-        return net.eval()
+        known = DigitNet(channels)
+        with suppress(Exception):  # a damaged file is trained anew
+            known.load_state_dict(torch.load(path, weights_only=True))
+            return known.eval()
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     order = torch.Generator().manual_seed(0)
     for _ in trange(STEPS, desc="training DigitNet", leave=False, disable=None):

