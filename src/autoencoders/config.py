@@ -56,6 +56,8 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     r"corruption\.(.+\.)?sigma": POSITIVE,
     r"corruption\.(.+\.)?(mean|fill)": (-math.inf, math.inf, "()"),
     r"trainer\.gradient_clip_val": POSITIVE,
+    r"checkpoint\.every_n_minutes": NOT_NEGATIVE,
+    r"ema": ABOVE_0_BELOW_1,
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     r"objective": ("val/mse", "val/loss"),
@@ -65,10 +67,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     r"trainer\.accelerator": ("auto", "cpu", "gpu"),
 }
 NULLABLE = (
-    r"resume|logger\.group|data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch"
+    r"resume|ema|logger\.group|data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch"
     r"|val_check_interval|limit_(train|val|test)_batches)"
 )
-KEYS = {"seed", "objective", "evaluate", "evaluation", "resume", "figures"}
+KEYS = {"seed", "objective", "evaluate", "evaluation", "resume", "figures", "checkpoint", "ema"}
 GROUPS = {"trainer", "logger", "corruption", "network", "data", "model"}
 
 

@@ -1,6 +1,7 @@
 """Where metrics go: metrics.csv in the run folder always, Weights & Biases beside it."""
 
 import csv
+import errno
 import math
 import netrc
 import os
@@ -25,17 +26,19 @@ class MetricsCSV(Logger):
     """One row a logged step, one column a metric, in `metrics.csv`; a resumed run goes on in its file.
 
     (Lightning's own CSVLogger deletes the file of the run that is resumed.) The file is written anew each
-    time, so it is always whole: at most once a second, with every checkpoint, and at the end.
+    time, so it is always whole: with every checkpoint, at the end, and in between at most once a second and
+    for a hundredth of the time.
     """
 
     def __init__(self, folder: Path, resume: bool) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
-        self.saved_at = -math.inf
+        self.written_at, self.took = -math.inf, 0.0
         if resume and self.path.exists():
             with self.path.open(newline="") as file:
-                self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+            self.rows = [row | {"step": int(row["step"])} for row in rows]
 
     @property
     def name(self) -> str:
@@ -58,33 +61,34 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        if time.monotonic() - self.saved_at > 1:
-            self._write()
-
-    @rank_zero_only
-    def after_save_checkpoint(self, checkpoint_callback: object) -> None:
-        self._write()
+        if time.monotonic() - self.written_at > max(1, 100 * self.took):
+            self.write()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._write()
+        self.write()
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
         """Forgets what a run did after the checkpoint of `step` that it is resumed from."""
-        self.rows = [row for row in self.rows if int(row["step"]) < step]
+        self.rows = [row for row in self.rows if row["step"] < step]
 
-    def _write(self) -> None:
+    @rank_zero_only
+    def write(self) -> None:
+        start = time.monotonic()
+        if not self.path.parent.is_dir():  # it is not made anew when it was deleted
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         columns = dict.fromkeys(["step", "epoch", *(key for row in self.rows for key in row)])
         with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             writer.writerows(self.rows)
-        self.saved_at = time.monotonic()
+        self.written_at = time.monotonic()
+        self.took = self.written_at - start
 
 
 def start_wandb(
-    folder: Path, config: Any, resume: bool, project: str, mode: str, group: str | None, tags: list[str]
+    folder: Path, config: Any, project: str, mode: str, group: str | None, tags: list[str]
 ) -> WandbLogger:
     """Starts the run's W&B run in its folder, or goes on with it, and says how to look at it.
 
@@ -101,7 +105,7 @@ def start_wandb(
     arguments: dict[str, Any] = {
         "project": project, "group": group, "tags": tags, "name": "-".join(folder.parts[-2:]),
         "config": config, "dir": folder, "resume": "allow",
-        "id": known.read_text() if resume and known.exists() else None,
+        "id": known.read_text() if known.exists() else None,
     }  # fmt: skip
     settings = wandb.Settings(silent=True, console="off", init_timeout=WANDB_INIT_TIMEOUT_S)
     try:
@@ -109,7 +113,8 @@ def start_wandb(
     except wandb.Error as error:
         rank_zero_warn(f"W&B can't be reached ({error}); this run is logged offline")
         run = wandb.init(mode="offline", settings=settings, **arguments)
-    known.write_text(run.id)
+    with written_whole(known) as temporary:
+        temporary.write_text(run.id)
     return WandbLogger(experiment=run)
 
 
@@ -125,7 +130,7 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
 
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     options = {key: value for key, value in settings["logger"].items() if key != "name"}
-    experiment = start_wandb(run, settings, resume=True, **options).experiment
+    experiment = start_wandb(run, settings, **options).experiment
     logged: dict[str, Any] = {
         f"evaluation/figures/{path.stem}": wandb.Image(str(path)) for path in sorted(pictures.glob("*.png"))
     }
