@@ -13,6 +13,7 @@ import tiny
 import torch
 
 NO_WANDB = ["logger=csv"]
+OFTEN = ["checkpoint.every_n_minutes=0"]  # before every step
 
 
 def start(

@@ -38,7 +38,8 @@ RUNS = {
     "epochs": "trainer.max_epochs=3",
     "average": "trainer.max_epochs=3 ema=0.9",
     "validation inside of epochs": "trainer.max_epochs=2 trainer.val_check_interval=2",
-    "validation across epochs": "trainer.max_epochs=9 trainer.max_steps=12 trainer.check_val_every_n_epoch=null trainer.val_check_interval=3",
+    "validation across epochs": "trainer.max_epochs=9 trainer.max_steps=12 "
+    "trainer.check_val_every_n_epoch=null trainer.val_check_interval=3",
     "validation every other epoch": "trainer.max_epochs=4 trainer.check_val_every_n_epoch=2",
     "rows every other step": "trainer.max_epochs=2 trainer.log_every_n_steps=2",
     "part of an epoch": "trainer.max_epochs=3 trainer.limit_train_batches=3",

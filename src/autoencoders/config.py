@@ -236,10 +236,11 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         kept = [override for override in of_hydra if not override.startswith("hydra.sweep.dir=")]
         return ["-m", *of_jobs, *kept, f"hydra.sweep.dir={quoted(run.resolve())}", *rest]
     overrides = [*saved_overrides(run), *(argument for argument in rest if not argument.startswith("-"))]
-    checkpoint(run, "last")
     check(composed(overrides))  # before Hydra writes what may be wrong into the run's folder
     folder = quoted(run.resolve())
-    return [*saved_overrides(run), f"hydra.run.dir={folder}", "hydra.mode=RUN", f"resume={folder}", *rest]
+    # Hydra's files stay as they are: it doesn't write them whole.
+    of_hydra = [f"hydra.run.dir={folder}", "hydra.mode=RUN", "hydra.output_subdir=null"]
+    return [*saved_overrides(run), *of_hydra, f"resume={folder}", *rest]
 
 
 def _requeued() -> str | None:

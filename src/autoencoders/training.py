@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -178,6 +179,9 @@ def record(cfg: DictConfig, folder: Path) -> None:
     with written_whole(folder / "config.yaml") as temporary:
         OmegaConf.save(cfg, temporary, resolve=True)
     write_json(folder / "environment.json", environment())
+    if cfg.resume and HydraConfig.initialized():  # what it was resumed with is the run's from now on
+        with written_whole(folder / ".hydra" / "overrides.yaml") as temporary:
+            OmegaConf.save(HydraConfig.get().overrides.task, temporary)
 
 
 def environment() -> dict[str, Any]:
