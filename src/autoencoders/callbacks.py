@@ -8,11 +8,11 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from autoencoders import figures
 from autoencoders.data import ImageDataModule
+from autoencoders.loggers import Wandb
 from autoencoders.models import BaseAutoencoder
 
 
@@ -34,12 +34,12 @@ class Pictures(Callback):
         for name, figure in pictures.items():
             figures.save(figure, self.folder / f"{name}.png")
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, Wandb) and not logger.lost:
                 self._to_wandb(logger, trainer.global_step, model, data, list(pictures))
 
     def _to_wandb(
         self,
-        logger: WandbLogger,
+        logger: Wandb,
         step: int,
         model: BaseAutoencoder,
         data: ImageDataModule,
@@ -56,7 +56,8 @@ class Pictures(Callback):
         pictures: dict[str, Any] = {
             f"pictures/{name}": wandb.Image(str(self.folder / f"{name}.png")) for name in names
         }
-        logger.experiment.log({**pictures, "validation_images": table, "trainer/global_step": step})
+        logged = {**pictures, "validation_images": table, "trainer/global_step": step}
+        logger.send(lambda experiment: experiment.log(logged))
 
 
 def progress() -> Callback:

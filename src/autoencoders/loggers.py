@@ -5,9 +5,10 @@ import errno
 import math
 import netrc
 import os
+import re
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from autoencoders.files import written_whole
 from autoencoders.metrics import metric_names
 
-WANDB_INIT_TIMEOUT_S = 20
+WANDB_TIMEOUT_S = 5
 
 
 class MetricsCSV(Logger):
@@ -87,13 +88,36 @@ class MetricsCSV(Logger):
         self.took = self.written_at - start
 
 
+class Wandb(WandbLogger):
+    """A W&B run that may be lost: then it is said once, and the training goes on without."""
+
+    lost = False
+
+    def send(self, what: Callable[[Any], object]) -> None:
+        """Does something with the run of W&B, if there still is one."""
+        if self.lost:
+            return
+        try:
+            what(self.experiment)
+        except Exception as error:
+            self.lost = True
+            rank_zero_warn(f"W&B is lost ({_why(error)}); the run goes on without it")
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.send(lambda _: super(Wandb, self).log_metrics(dict(metrics), step))
+
+    def finish(self, exit_code: int) -> None:
+        self.send(lambda run: run.finish(exit_code=exit_code))
+
+
 def start_wandb(
     folder: Path, config: Any, project: str, mode: str, group: str | None, tags: list[str]
-) -> WandbLogger:
-    """Starts the run's W&B run in its folder, or goes on with it, and says how to look at it.
+) -> Wandb | None:
+    """Starts the run's W&B run in its folder, or goes on with it.
 
     `mode` "auto" is online when an account is known, else offline, which needs none. W&B being out of reach
-    never stops a run: it is offline then.
+    never stops a run: it is offline then, or, if even that fails, None.
     """
     import wandb
 
@@ -107,15 +131,28 @@ def start_wandb(
         "config": config, "dir": folder, "resume": "allow",
         "id": known.read_text() if known.exists() else None,
     }  # fmt: skip
-    settings = wandb.Settings(silent=True, console="off", init_timeout=WANDB_INIT_TIMEOUT_S)
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry waits for a server that hangs
+    settings = wandb.Settings(
+        silent=True, console="off", init_timeout=WANDB_TIMEOUT_S, finish_timeout=2 * WANDB_TIMEOUT_S
+    )
     try:
         run = wandb.init(mode=mode, settings=settings, **arguments)  # type: ignore[arg-type]
-    except wandb.Error as error:
-        rank_zero_warn(f"W&B can't be reached ({error}); this run is logged offline")
-        run = wandb.init(mode="offline", settings=settings, **arguments)
+    except Exception as error:
+        rank_zero_warn(f"W&B can't be reached ({_why(error)}); this run is logged offline")
+        try:
+            run = wandb.init(mode="offline", settings=settings, **arguments)
+        except Exception as offline:
+            rank_zero_warn(f"W&B can't be started ({_why(offline)}); this run is logged without it")
+            return None
     with written_whole(known) as temporary:
         temporary.write_text(run.id)
-    return WandbLogger(experiment=run)
+    return Wandb(experiment=run)
+
+
+def _why(error: Exception) -> str:
+    """Its first line, without what may be secret in it: keys, and names and passwords in addresses."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return re.sub(r"[A-Za-z0-9_-]{32,}", "***", re.sub(r"//[^/\s]*@", "//***@", line))
 
 
 def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictures: Path) -> str | None:
@@ -130,7 +167,9 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
 
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     options = {key: value for key, value in settings["logger"].items() if key != "name"}
-    experiment = start_wandb(run, settings, **options).experiment
+    logger = start_wandb(run, settings, **options)
+    if logger is None:
+        return None
     logged: dict[str, Any] = {
         f"evaluation/figures/{path.stem}": wandb.Image(str(path)) for path in sorted(pictures.glob("*.png"))
     }
@@ -140,13 +179,15 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
         for row, metrics in rows.items():
             table.add_data(row, *(metrics.get(column) for column in columns))
         logged[f"evaluation/{group}"] = table
-    experiment.log(logged)
-    for group, rows in scores.items():
-        for metric, value in rows.get("model", {}).items():
-            experiment.summary[f"evaluation/{group}/{metric}"] = value
-    look = how_to_look(experiment)
-    experiment.finish()
-    return look
+    summary = {
+        f"evaluation/{group}/{metric}": value
+        for group, rows in scores.items()
+        for metric, value in rows.get("model", {}).items()
+    }
+    logger.send(lambda experiment: experiment.log(logged))
+    logger.send(lambda experiment: experiment.summary.update(summary))
+    logger.finish(exit_code=0)
+    return how_to_look(logger.experiment)
 
 
 def how_to_look(run: Any) -> str:

@@ -100,7 +100,7 @@ def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
         raise ranks.explain(error) from error
     finally:
         for logger in loggers[1:]:
-            logger.experiment.finish(exit_code=failed)
+            logger.finish(exit_code=failed)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics[cfg.objective])
@@ -136,7 +136,8 @@ def build_loggers(cfg: DictConfig, folder: Path, resume: bool) -> list[Any]:
     loggers: list[Logger] = [MetricsCSV(folder, resume)]
     if cfg.logger.name == "wandb" and is_main_process():
         options = {key: value for key, value in config.plain(cfg.logger).items() if key != "name"}
-        loggers.append(start_wandb(folder, config.plain(cfg), **options))
+        if (logger := start_wandb(folder, config.plain(cfg), **options)) is not None:
+            loggers.append(logger)
     return loggers
 
 
@@ -219,7 +220,8 @@ def describe(model: BaseAutoencoder, folder: Path, loggers: list[Any]) -> None:
     for logger in loggers[1:]:
         import wandb
 
-        logger.experiment.log({"model": wandb.Html(f"<pre>{html.escape(text)}</pre>")})
+        page = wandb.Html(f"<pre>{html.escape(text)}</pre>")
+        logger.send(lambda experiment, page=page: experiment.log({"model": page}))
 
 
 def report(folder: Path, metrics: dict[str, float], loggers: list[Any]) -> None:
