@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,10 @@ def test_a_killed_run_goes_on(fault: str, whole: Path, data_root: Path, tmp_path
     assert ids == {(folder / "wandb-id.txt").read_text()}
 
 
+def saved_since(checkpoint: Path, moment: int) -> bool:
+    return checkpoint.stat().st_mtime_ns != moment
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("model", ["autoencoder", "linear", "denoising", "colorization", "vae"])
@@ -136,9 +141,10 @@ def test_a_run_that_is_killed_at_random_goes_on(
     arguments = small(data_root, folder, *options, *OFTEN)
     for _ in range(3):
         process = start("train.py", data_root, *arguments)
-        before = last.stat().st_mtime_ns if last.is_file() else None
-        if before is None or chance.random() < 0.8:
-            wait_for(lambda before=before: last.is_file() and last.stat().st_mtime_ns != before)
+        if not last.is_file():
+            wait_for(last.is_file)
+        elif chance.random() < 0.8:
+            wait_for(partial(saved_since, last, last.stat().st_mtime_ns))
         time.sleep(chance.uniform(0, 2))
         assert process.poll() is None, "it ended before it was killed"
         process.kill()
