@@ -76,9 +76,7 @@ class Checkpoints(Callback):
                 logger.drop_after(checkpoint["global_step"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Over Lightning's own handlers, of which that of SIGTERM broadcasts, and so hangs when all ranks get
-        # it. When fit has ended Lightning puts back what was there before.
-        self.interruption.listen()
+        self._listen()
         self.interruption.deferred = True
         self.saved_at = time.monotonic()
         epoch = trainer.fit_loop.epoch_loop
@@ -86,6 +84,17 @@ class Checkpoints(Callback):
         if trainer.fit_loop.restarting:
             batches: GlobalBatches = trainer.train_dataloader.sampler  # type: ignore[union-attr]
             batches.skip = epoch.batch_progress.current.completed
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen()
+
+    def _listen(self) -> None:
+        """Over Lightning's own handlers, of which that of SIGTERM broadcasts, and so hangs when all ranks get
+        it. When one of its stages has ended Lightning puts back what was there before."""
+        self.interruption.listen()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int

@@ -131,6 +131,7 @@ def start_wandb(
         "config": config, "dir": folder, "resume": "allow",
         "id": known.read_text() if known.exists() else None,
     }  # fmt: skip
+    os.environ.setdefault("WANDB_SILENT", "true")  # else it shows its server's address, password included
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry waits for a server that hangs
     settings = wandb.Settings(
         silent=True, console="off", init_timeout=WANDB_TIMEOUT_S, finish_timeout=2 * WANDB_TIMEOUT_S
@@ -150,9 +151,14 @@ def start_wandb(
 
 
 def _why(error: Exception) -> str:
-    """Its first line, without what may be secret in it: keys, and names and passwords in addresses."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    return re.sub(r"[A-Za-z0-9_-]{32,}", "***", re.sub(r"//[^/\s]*@", "//***@", line))
+    """The beginning of what it says, without what may be secret in it."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _public(line)[:200]
+
+
+def _public(text: str) -> str:
+    """Without keys, and without names and passwords in addresses."""
+    return re.sub(r"[A-Za-z0-9_-]{32,}", "***", re.sub(r"//[^/\s]*@", "//***@", text))
 
 
 def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictures: Path) -> str | None:
@@ -193,7 +199,7 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
 def how_to_look(run: Any) -> str:
     """One line on where a W&B run is, for the end of a run."""
     if not run.settings._offline:
-        return str(run.url)
+        return _public(str(run.url))
     folder = Path(run.settings.sync_dir)
     return f"{folder} (offline; look: wandb leet {folder}; upload: wandb sync {folder})"
 
