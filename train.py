@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from autoencoders import config, errors, jobs, processes, sweeps
+from autoencoders import config, errors, jobs, processes, runs, sweeps
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -29,5 +29,5 @@ def main(cfg: DictConfig) -> float:
 if __name__ == "__main__":
     processes.end_with_parent()
     with errors.one_line_errors(), sweeps.none_left_empty():
-        sys.argv[1:] = config.expand_resume(sys.argv[1:])
+        sys.argv[1:] = config.expand_resume(runs.expand_rerun(sys.argv[1:]))
         main()

@@ -13,6 +13,7 @@ import tiny
 import torch
 
 NO_WANDB = ["logger=csv"]
+OFTEN = ["checkpoint.every_n_minutes=0"]  # before every step
 
 
 def start(
@@ -34,10 +35,11 @@ def start(
 
 
 def run(
-    script: str, data_root: Path, *arguments: str, ok: bool = True, cwd: Path | None = None
+    script: str, data_root: Path, *arguments: str, ok: bool = True, cwd: Path | None = None, fault: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a script to its end."""
-    process = start(script, data_root, *arguments, cwd=cwd)
+    """Runs a script to its end, or to a fault of faults.py."""
+    environment = {"TINY_FAULT": fault} if fault else {}
+    process = start(script, data_root, *arguments, cwd=cwd, environment=environment)
     out, err = process.communicate(timeout=200)
     assert (process.returncode == 0) == ok, out + err
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -104,6 +104,10 @@ def npm_package(name: str) -> bytes:
 
 if __name__ == "__main__":
     install(Path(os.environ["TINY_ROOT"]))
+    if "TINY_FAULT" in os.environ:
+        import faults
+
+        faults.play(os.environ["TINY_FAULT"])
     script = REPOSITORY / os.environ["TINY_SCRIPT"]
     # Not by runpy: the processes that the script starts would be the script's own, without the tiny data.
     exec(compile(script.read_text(), script, "exec"))

@@ -8,13 +8,12 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from autoencoders import figures
 from autoencoders.data import ImageDataModule
+from autoencoders.loggers import Wandb
 from autoencoders.models import BaseAutoencoder
-from autoencoders.processes import Interruption
 
 
 class Pictures(Callback):
@@ -35,12 +34,12 @@ class Pictures(Callback):
         for name, figure in pictures.items():
             figures.save(figure, self.folder / f"{name}.png")
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, Wandb) and not logger.lost:
                 self._to_wandb(logger, trainer.global_step, model, data, list(pictures))
 
     def _to_wandb(
         self,
-        logger: WandbLogger,
+        logger: Wandb,
         step: int,
         model: BaseAutoencoder,
         data: ImageDataModule,
@@ -57,31 +56,8 @@ class Pictures(Callback):
         pictures: dict[str, Any] = {
             f"pictures/{name}": wandb.Image(str(self.folder / f"{name}.png")) for name in names
         }
-        logger.experiment.log({**pictures, "validation_images": table, "trainer/global_step": step})
-
-
-class EndInOrder(Callback):
-    """Ends a run that gets a Ctrl-C, SIGTERM or SIGUSR1, on all devices after the same step."""
-
-    def __init__(self) -> None:
-        self.interruption = Interruption()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Over Lightning's own handlers, of which that of SIGTERM broadcasts, and so hangs when all ranks get
-        # it. When fit has ended Lightning puts back what was there before.
-        self.interruption.listen()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        stop = bool(self.interruption)
-        if trainer.world_size > 1:
-            # All ranks must agree; asking takes as long as a small step, so it is not done at each.
-            if (batch_idx + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-                return
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
-            raise self.interruption.exit()
+        logged = {**pictures, "validation_images": table, "trainer/global_step": step}
+        logger.send(lambda experiment: experiment.log(logged))
 
 
 def progress() -> Callback:

@@ -68,6 +68,8 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     r"corruption\.(.+\.)?sigma": (0, 100, "(]"),
     r"corruption\.(.+\.)?(mean|fill)": (-1e6, 1e6, "[]"),
     r"trainer\.limit_(train|val|test)_batches": POSITIVE,  # of all, or how many
+    r"checkpoint\.every_n_minutes": NOT_NEGATIVE,
+    r"ema": ABOVE_0_BELOW_1,
 }
 CHOICES: dict[str, tuple[object, ...]] = {
     r"trust|evaluate|data\.(flip|binarize|corrupt_once)|corruption\.(.+\.)?clip": (True, False),
@@ -90,7 +92,7 @@ TEXTS: dict[str, int] = {  # and how long they may be
     r"logger\.tags\[\d+\]": 64,
 }
 NULLABLE = (
-    r"resume|logger\.group|data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch"
+    r"resume|ema|logger\.group|data\.train_size|trainer\.(gradient_clip_val|check_val_every_n_epoch"
     r"|val_check_interval|limit_(train|val|test)_batches)"
 )
 
@@ -346,10 +348,11 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         of_jobs, of_hydra = _saved_sweep(run)
         return ["-m", *of_jobs, *of_hydra, f"hydra.sweep.dir={quoted(run.resolve())}", *rest]
     saved = saved_overrides(run)
-    checkpoint(run, "last")
     check(composed([*saved, *overrides]))  # before Hydra writes what may be wrong into the run's folder
     folder = quoted(run.resolve())
-    return [*saved, f"hydra.run.dir={folder}", "hydra.mode=RUN", f"resume={folder}", *rest]
+    # Hydra's files stay as they are: it doesn't write them whole.
+    of_hydra = [f"hydra.run.dir={folder}", "hydra.mode=RUN", "hydra.output_subdir=null"]
+    return [*saved, *of_hydra, f"resume={folder}", *rest]
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:

@@ -10,13 +10,28 @@ from typing import Any
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to, which becomes `path` when all is written, and is gone when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Gives a temporary path to write to, which becomes `path` when all is written, and is gone when not.
+
+    Its folder is made, but not the folder around that: one that was deleted is an error, not a new start.
+
+    Raises:
+        OSError: it can't be written; the error names `path`, which writing into an open file does not.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(exist_ok=True)
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Takes away what a process that was killed had not written whole."""
+    for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
 
 

@@ -1,12 +1,14 @@
 """Where metrics go: metrics.csv in the run folder always, Weights & Biases beside it."""
 
 import csv
+import errno
 import math
 import netrc
 import os
+import re
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,24 +20,26 @@ from omegaconf import DictConfig, OmegaConf
 from autoencoders.files import written_whole
 from autoencoders.metrics import metric_names
 
-WANDB_INIT_TIMEOUT_S = 20
+WANDB_TIMEOUT_S = 5
 
 
 class MetricsCSV(Logger):
     """One row a logged step, one column a metric, in `metrics.csv`; a resumed run goes on in its file.
 
     (Lightning's own CSVLogger deletes the file of the run that is resumed.) The file is written anew each
-    time, so it is always whole: at most once a second, with every checkpoint, and at the end.
+    time, so it is always whole: with every checkpoint, at the end, and in between at most once a second and
+    for a hundredth of the time.
     """
 
     def __init__(self, folder: Path, resume: bool) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
-        self.saved_at = -math.inf
+        self.written_at, self.took = -math.inf, 0.0
         if resume and self.path.exists():
             with self.path.open(newline="") as file:
-                self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+            self.rows = [row | {"step": int(row["step"])} for row in rows]
 
     @property
     def name(self) -> str:
@@ -58,38 +62,62 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        if time.monotonic() - self.saved_at > 1:
-            self._write()
-
-    @rank_zero_only
-    def after_save_checkpoint(self, checkpoint_callback: object) -> None:
-        self._write()
+        if time.monotonic() - self.written_at > max(1, 100 * self.took):
+            self.write()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._write()
+        self.write()
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
         """Forgets what a run did after the checkpoint of `step` that it is resumed from."""
-        self.rows = [row for row in self.rows if int(row["step"]) < step]
+        self.rows = [row for row in self.rows if row["step"] < step]
 
-    def _write(self) -> None:
+    @rank_zero_only
+    def write(self) -> None:
+        start = time.monotonic()
+        if not self.path.parent.is_dir():  # it is not made anew when it was deleted
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         columns = dict.fromkeys(["step", "epoch", *(key for row in self.rows for key in row)])
         with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             writer.writerows(self.rows)
-        self.saved_at = time.monotonic()
+        self.written_at = time.monotonic()
+        self.took = self.written_at - start
+
+
+class Wandb(WandbLogger):
+    """A W&B run that may be lost: then it is said once, and the training goes on without."""
+
+    lost = False
+
+    def send(self, what: Callable[[Any], object]) -> None:
+        """Does something with the run of W&B, if there still is one."""
+        if self.lost:
+            return
+        try:
+            what(self.experiment)
+        except Exception as error:
+            self.lost = True
+            rank_zero_warn(f"W&B is lost ({_why(error)}); the run goes on without it")
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.send(lambda _: super(Wandb, self).log_metrics(dict(metrics), step))
+
+    def finish(self, exit_code: int) -> None:
+        self.send(lambda run: run.finish(exit_code=exit_code))
 
 
 def start_wandb(
-    folder: Path, config: Any, resume: bool, project: str, mode: str, group: str | None, tags: list[str]
-) -> WandbLogger:
-    """Starts the run's W&B run in its folder, or goes on with it, and says how to look at it.
+    folder: Path, config: Any, project: str, mode: str, group: str | None, tags: list[str]
+) -> Wandb | None:
+    """Starts the run's W&B run in its folder, or goes on with it.
 
     `mode` "auto" is online when an account is known, else offline, which needs none. W&B being out of reach
-    never stops a run: it is offline then.
+    never stops a run: it is offline then, or, if even that fails, None.
     """
     import wandb
 
@@ -101,16 +129,36 @@ def start_wandb(
     arguments: dict[str, Any] = {
         "project": project, "group": group, "tags": tags, "name": "-".join(folder.parts[-2:]),
         "config": config, "dir": folder, "resume": "allow",
-        "id": known.read_text() if resume and known.exists() else None,
+        "id": known.read_text() if known.exists() else None,
     }  # fmt: skip
-    settings = wandb.Settings(silent=True, console="off", init_timeout=WANDB_INIT_TIMEOUT_S)
+    os.environ.setdefault("WANDB_SILENT", "true")  # else it shows its server's address, password included
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry waits for a server that hangs
+    settings = wandb.Settings(
+        silent=True, console="off", init_timeout=WANDB_TIMEOUT_S, finish_timeout=2 * WANDB_TIMEOUT_S
+    )
     try:
         run = wandb.init(mode=mode, settings=settings, **arguments)  # type: ignore[arg-type]
-    except wandb.Error as error:
-        rank_zero_warn(f"W&B can't be reached ({error}); this run is logged offline")
-        run = wandb.init(mode="offline", settings=settings, **arguments)
-    known.write_text(run.id)
-    return WandbLogger(experiment=run)
+    except Exception as error:
+        rank_zero_warn(f"W&B can't be reached ({_why(error)}); this run is logged offline")
+        try:
+            run = wandb.init(mode="offline", settings=settings, **arguments)
+        except Exception as offline:
+            rank_zero_warn(f"W&B can't be started ({_why(offline)}); this run is logged without it")
+            return None
+    with written_whole(known) as temporary:
+        temporary.write_text(run.id)
+    return Wandb(experiment=run)
+
+
+def _why(error: Exception) -> str:
+    """The beginning of what it says, without what may be secret in it."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _public(line)[:200]
+
+
+def _public(text: str) -> str:
+    """Without keys, and without names and passwords in addresses."""
+    return re.sub(r"[A-Za-z0-9_-]{32,}", "***", re.sub(r"//[^/\s]*@", "//***@", text))
 
 
 def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictures: Path) -> str | None:
@@ -125,7 +173,9 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
 
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     options = {key: value for key, value in settings["logger"].items() if key != "name"}
-    experiment = start_wandb(run, settings, resume=True, **options).experiment
+    logger = start_wandb(run, settings, **options)
+    if logger is None:
+        return None
     logged: dict[str, Any] = {
         f"evaluation/figures/{path.stem}": wandb.Image(str(path)) for path in sorted(pictures.glob("*.png"))
     }
@@ -135,19 +185,21 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
         for row, metrics in rows.items():
             table.add_data(row, *(metrics.get(column) for column in columns))
         logged[f"evaluation/{group}"] = table
-    experiment.log(logged)
-    for group, rows in scores.items():
-        for metric, value in rows.get("model", {}).items():
-            experiment.summary[f"evaluation/{group}/{metric}"] = value
-    look = how_to_look(experiment)
-    experiment.finish()
-    return look
+    summary = {
+        f"evaluation/{group}/{metric}": value
+        for group, rows in scores.items()
+        for metric, value in rows.get("model", {}).items()
+    }
+    logger.send(lambda experiment: experiment.log(logged))
+    logger.send(lambda experiment: experiment.summary.update(summary))
+    logger.finish(exit_code=0)
+    return how_to_look(logger.experiment)
 
 
 def how_to_look(run: Any) -> str:
     """One line on where a W&B run is, for the end of a run."""
     if not run.settings._offline:
-        return str(run.url)
+        return _public(str(run.url))
     folder = Path(run.settings.sync_dir)
     return f"{folder} (offline; look: wandb leet {folder}; upload: wandb sync {folder})"
 

@@ -11,7 +11,9 @@ from hydra.errors import HydraException
 
 from autoencoders.errors import UserError, redacted
 
-KEYS = {"seed", "objective", "evaluate", "evaluation", "resume", "figures", "trust"}
+KEYS = {
+    "seed", "objective", "evaluate", "evaluation", "resume", "trust", "checkpoint", "ema", "figures",
+}  # fmt: skip
 GROUPS = {"trainer", "logger", "corruption", "network", "data", "model"}
 NAME = re.compile(r"[\w-]+").fullmatch  # of a file of conf/, and no path to another one
 PLAIN_INTERPOLATION = r"\$\{(?!([\w.\[\]]+|hydra:job\.\w+)\})"  # finds any other than that of a key

@@ -46,15 +46,21 @@ def _outlive_no_one(parent: int) -> None:
 
 
 class Interruption:
-    """Whether this process was asked to stop by Ctrl-C, SIGTERM or SIGUSR1. Asked again, it ends at once."""
+    """Whether this process was asked to stop by Ctrl-C, SIGTERM or SIGUSR1. Asked again, it ends at once.
 
-    def __init__(self) -> None:
+    While it is not `deferred`, being asked raises `Interrupted` wherever the process is.
+    """
+
+    def __init__(self, deferred: bool = True) -> None:
         self.received: int | None = None
+        self.deferred = deferred
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             os._exit(INTERRUPTIONS[signal.Signals(number)])
         self.received = number
+        if not self.deferred:
+            raise self.exit()
 
     def __bool__(self) -> bool:
         return self.received is not None

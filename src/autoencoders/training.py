@@ -15,28 +15,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import config
-from autoencoders.callbacks import EndInOrder, Pictures, progress
+from autoencoders.callbacks import Pictures, progress
+from autoencoders.checkpoints import Checkpoints, WholeFiles
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, is_main_process
-from autoencoders.files import write_json
+from autoencoders.files import clear_unfinished, write_json, written_whole
 from autoencoders.loggers import MetricsCSV, how_to_look, start_wandb
 from autoencoders.models import BaseAutoencoder
-from autoencoders.processes import Interrupted, Ranks
+from autoencoders.processes import Interrupted, Interruption, Ranks
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
-    """Trains what `cfg` describes into the run folder and returns the objective of its best checkpoint."""
-    start = time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Trains what `cfg` describes into the run folder and returns the objective of its best checkpoint.
+
+    What the folder holds of this run already is gone on with if `cfg.resume` says so.
+    """
+    with Interruption(deferred=False).listening() as interruption:
+        try:
+            return _train(cfg, folder, interruption)
+        except Interrupted:
+            if is_main_process():
+                print(f"interrupted; it goes on by: train.py resume={folder}", flush=True)
+            raise
+
+
+def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
+    start = time.monotonic()
     quiet()
     seed_everything(cfg.seed, workers=True, verbose=False)
     # What most often goes wrong comes before other processes and W&B are started.
@@ -45,30 +59,29 @@ def train(cfg: DictConfig, folder: Path) -> float:
         data.prepare_data()
         data.setup("fit")
         check_validation(cfg, steps=len(data.train_dataloader()))
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor=cfg.objective,
-        save_last=True,
-        enable_version_counter=False,
-    )
+        for part in (folder, folder / "checkpoints", folder / "figures"):
+            part.mkdir(parents=True, exist_ok=True)
+            clear_unfinished(part)
+    minutes = cfg.checkpoint.every_n_minutes
+    checkpoints = Checkpoints(folder / "checkpoints", cfg.objective, minutes, start, interruption)
     pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
-    trainer = build_trainer(cfg, [checkpoints, pictures, progress(), EndInOrder()])
+    averaging = [EMAWeightAveraging(decay=cfg.ema)] if cfg.ema else []
+    trainer = build_trainer(cfg, [checkpoints, pictures, progress(), *averaging])
     ranks = Ranks(trainer.strategy.launcher)
-    loggers = trainer.loggers = build_loggers(cfg, folder)
+    # A run that was killed before its first checkpoint goes on at its beginning.
+    last = checkpoints.last_path if cfg.resume and checkpoints.last_path.is_file() else None
+    loggers = trainer.loggers = build_loggers(cfg, folder, resume=last is not None)
     failed = 1
     try:
         if trainer.is_global_zero:
-            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-            write_json(folder / "environment.json", environment())
+            record(cfg, folder)
             describe(model, folder, loggers)
-        last = str(config.checkpoint(Path(cfg.resume), "last")) if cfg.resume else None
-        if last:
-            loggers[0].drop_after(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
         trainer.fit(model, data, ckpt_path=last, weights_only=True)
-        # Validation chose the checkpoint, so the test images are looked at here, at the end.
-        best = checkpoints.best_model_path
-        trainer.validate(model, data, ckpt_path=best, weights_only=True, verbose=False)
+        for average in averaging:  # it is in the best checkpoint, and would take its place in validation
+            trainer.callbacks.remove(average)  # type: ignore[attr-defined]
+        model.load_state_dict(checkpoints.best_weights())
+        # Validation chose them, so the test images are looked at here, at the end.
+        trainer.validate(model, data, verbose=False)
         validation = {name: float(value) for name, value in trainer.callback_metrics.items()}
         (test,) = trainer.test(model, data, verbose=False)
         metrics = {
@@ -76,25 +89,18 @@ def train(cfg: DictConfig, folder: Path) -> float:
             **test,
             "epochs": trainer.current_epoch,
             "steps": trainer.fit_loop.epoch_loop.global_step,
-            "seconds": time.perf_counter() - start,
+            "seconds": checkpoints.seconds,
         }
         if trainer.is_global_zero:
             pictures.draw(trainer, model)
             write_json(folder / "metrics.json", metrics)
             report(folder, metrics, loggers)
         failed = 0
-    except Interrupted:
-        if trainer.is_global_zero:
-            print(
-                f"interrupted; what was trained to an epoch's end is kept: train.py resume={folder}",
-                flush=True,
-            )
-        raise
     except Exception as error:
         raise ranks.explain(error) from error
     finally:
         for logger in loggers[1:]:
-            logger.experiment.finish(exit_code=failed)
+            logger.finish(exit_code=failed)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics[cfg.objective])
@@ -126,11 +132,12 @@ def build_model(cfg: DictConfig) -> BaseAutoencoder:
     return model
 
 
-def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
-    loggers: list[Logger] = [MetricsCSV(folder, resume=bool(cfg.resume))]
+def build_loggers(cfg: DictConfig, folder: Path, resume: bool) -> list[Any]:
+    loggers: list[Logger] = [MetricsCSV(folder, resume)]
     if cfg.logger.name == "wandb" and is_main_process():
         options = {key: value for key, value in config.plain(cfg.logger).items() if key != "name"}
-        loggers.append(start_wandb(folder, config.plain(cfg), resume=bool(cfg.resume), **options))
+        if (logger := start_wandb(folder, config.plain(cfg), **options)) is not None:
+            loggers.append(logger)
     return loggers
 
 
@@ -144,6 +151,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
         callbacks=callbacks,
         enable_progress_bar=any(isinstance(callback, TQDMProgressBar) for callback in callbacks),
         enable_model_summary=False,  # it is in model.txt
+        enable_checkpointing=False,  # Lightning's: ours are a callback
+        plugins=[WholeFiles()],
         use_distributed_sampler=False,  # the loaders share the images out themselves
         num_sanity_val_steps=0,
         _convert_="all",
@@ -164,6 +173,16 @@ def fast_precision(accelerator: str) -> str:
     processor = Path("/proc/cpuinfo")
     fast = processor.exists() and re.search(r"\b(amx_bf16|avx512_bf16)\b", processor.read_text())
     return "bf16-mixed" if fast else "32-true"
+
+
+def record(cfg: DictConfig, folder: Path) -> None:
+    """Keeps what it takes to run it again."""
+    with written_whole(folder / "config.yaml") as temporary:
+        OmegaConf.save(cfg, temporary, resolve=True)
+    write_json(folder / "environment.json", environment())
+    if cfg.resume and HydraConfig.initialized():  # what it was resumed with is the run's from now on
+        with written_whole(folder / ".hydra" / "overrides.yaml") as temporary:
+            OmegaConf.save(HydraConfig.get().overrides.task, temporary)
 
 
 def environment() -> dict[str, Any]:
@@ -196,11 +215,13 @@ def _git(*arguments: str) -> str | None:
 def describe(model: BaseAutoencoder, folder: Path, loggers: list[Any]) -> None:
     """The layers and their sizes, in model.txt and in W&B."""
     text = str(ModelSummary(model, max_depth=4))
-    (folder / "model.txt").write_text(text + "\n")
+    with written_whole(folder / "model.txt") as temporary:
+        temporary.write_text(text + "\n")
     for logger in loggers[1:]:
         import wandb
 
-        logger.experiment.log({"model": wandb.Html(f"<pre>{html.escape(text)}</pre>")})
+        page = wandb.Html(f"<pre>{html.escape(text)}</pre>")
+        logger.send(lambda experiment, page=page: experiment.log({"model": page}))
 
 
 def report(folder: Path, metrics: dict[str, float], loggers: list[Any]) -> None:
@@ -221,7 +242,7 @@ def quiet() -> None:
     for message in (
         ".*does not have many workers.*",  # there are none on purpose
         ".*GPU available but not used.*",
-        ".*exists and is not empty.*",  # a resumed run's checkpoints
+        ".*your dataloader is not resumable.*",  # its sampler is
         ".*sync_dist.*",  # torchmetrics adds up over the devices
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.14
     ):

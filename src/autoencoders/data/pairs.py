@@ -54,7 +54,8 @@ class GlobalBatches(Sampler[tuple[int, Tensor]]):
     images for every number of processes W, and no image is repeated or left out.
 
     Shuffled batches are reseeded each epoch (Lightning calls `set_epoch`) and all full; the others keep the
-    images' order and end with what is left.
+    images' order and end with what is left. `skip` batches are left out of the next epoch: those that a run
+    which is resumed has done.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class GlobalBatches(Sampler[tuple[int, Tensor]]):
     ) -> None:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch = self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -74,7 +75,8 @@ class GlobalBatches(Sampler[tuple[int, Tensor]]):
         order = torch.arange(self.count)
         if self.shuffle:
             order = torch.randperm(self.count, generator=Noise(self.seed, self.epoch, rows=1).generator)
-        for batch in range(len(self)):
+        first, self.skip = self.skip, 0
+        for batch in range(first, len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield self.epoch * len(self) + batch, rows[self.rank :: self.world_size]
 

@@ -40,6 +40,7 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
     start, folder = time.perf_counter(), run / "evaluation"
     bound = (cfg.evaluation.importance_samples, cfg.evaluation.importance_images)
     scores, pictures, subject = evaluate(best_model(run, cfg), build_data(cfg), cfg.figures.images, bound)
+    folder.mkdir(exist_ok=True)
     for name, figure in pictures.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
     write_json(folder / "metrics.json", scores)

@@ -106,7 +106,7 @@ class BaseAutoencoder(LightningModule):
 
     # ---- Lightning ----
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         terms = {name: term.mean() for name, term in self.loss_terms(batch).items()}
         loss = torch.stack(list(terms.values())).sum()
         # Every call of self.log takes as long as a small layer, so it is called only when it is written.
@@ -115,7 +115,7 @@ class BaseAutoencoder(LightningModule):
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
             if len(terms) > 1:
                 self.log_dict({f"train/{name}": term for name, term in terms.items()}, sync_dist=True)
-        return loss
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch.clean):
