@@ -134,7 +134,7 @@ def test_a_run_that_is_killed_at_random_goes_on(
 ) -> None:
     """... three times, while it starts or trains and saves before each step."""
     chance = random.Random(f"{model} {devices}")
-    options = [f"model={model}", f"trainer.devices={devices}", "trainer.max_epochs=40", "ema=0.95", *NO_WANDB]
+    options = [f"model={model}", f"trainer.devices={devices}", "trainer.max_epochs=60", "ema=0.95", *NO_WANDB]
     train(data_root, tmp_path / "whole", *options)
     folder = tmp_path / "killed"
     last = folder / "checkpoints" / "last.ckpt"
@@ -144,7 +144,7 @@ def test_a_run_that_is_killed_at_random_goes_on(
         if not last.is_file():
             wait_for(last.is_file)
         elif chance.random() < 0.8:
-            wait_for(partial(saved_since, last, last.stat().st_mtime_ns))
+            wait_for(partial(saved_since, last, last.stat().st_mtime_ns), seconds=120)
         time.sleep(chance.uniform(0, 1.5))
         assert process.poll() is None, "it ended before it was killed"
         process.kill()

@@ -70,7 +70,7 @@ def endless(data_root: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
     options = ["network=mlp", "trainer.max_epochs=9999", "trainer.devices=2", *OFTEN, *NO_WANDB]
     arguments = small(data_root, folder, *options)
     process = start("train.py", data_root, *arguments, environment={"MARKER": marker[7:]})
-    wait_for((folder / "checkpoints" / "last.ckpt").is_file)
+    wait_for((folder / "checkpoints" / "best.ckpt").is_file)
     return process, marker
 
 
@@ -153,7 +153,7 @@ def test_a_run_that_slurm_requeues_goes_on_in_its_folder(data_root: Path, tmp_pa
         ]
 
     first = tasks(9999, "0")
-    wait_for((folder / "checkpoints" / "last.ckpt").is_file)
+    wait_for((folder / "checkpoints" / "best.ckpt").is_file)
     for task in first:
         task.send_signal(signal.SIGUSR1)
     ends = [task.communicate(timeout=60) for task in first]
@@ -214,7 +214,7 @@ def test_an_interrupted_sweep_is_taken_up(data_root: Path, tmp_path: Path) -> No
     parent = start(
         "train.py", data_root, *sweep(data_root, folder, *arguments), environment={"MARKER": marker[7:]}
     )
-    wait_for((folder / "1" / "checkpoints" / "last.ckpt").is_file)
+    wait_for((folder / "1" / "checkpoints" / "best.ckpt").is_file)
     parent.kill()
     parent.communicate()
     wait_for(lambda: not processes(marker), seconds=20)
@@ -235,7 +235,7 @@ def test_a_signal_ends_a_sweep_with_its_summary(data_root: Path, tmp_path: Path)
     parent = start(
         "train.py", data_root, *sweep(data_root, folder, *arguments), environment={"MARKER": marker[7:]}
     )
-    wait_for((folder / "0" / "checkpoints" / "last.ckpt").is_file)
+    wait_for((folder / "0" / "checkpoints" / "best.ckpt").is_file)
     parent.send_signal(signal.SIGINT)
     out, err = parent.communicate(timeout=60)
     assert parent.returncode == 130, out + err
