@@ -1,4 +1,4 @@
-"""python -m benchmarks [name ...] [--quick]: measures, and writes results.json and the README's table of them."""
+"""python -m benchmarks [name ...] [--quick]: measures; writes results.json and of it the README's table."""
 
 import argparse
 import json
@@ -49,7 +49,8 @@ def table(results: Mapping[str, Any]) -> str:
                 mark = " ✓" if row["reached"] else " **missed**"
             note = f"<br><sub>{row['note']}</sub>" if row["note"] else ""
             lines.append(
-                f"| {row['what']}{note} | {row['ours']} | {row['against']} | {row['figure']:.3g}{mark} | {goal} |"
+                f"| {row['what']}{note} | {row['ours']} | {row['against']} "
+                f"| {row['figure']:.3g}{mark} | {goal} |"
             )
     measured = {tuple(results[name]["machine"].values()) for name in NAMES if name in results}
     lines += ["", *(f"<sub>{'; '.join(values)}</sub>" for values in sorted(measured))]

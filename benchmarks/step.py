@@ -46,7 +46,7 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
 
 
 def by_hand(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
-    """Seconds a step of the loop that one would write without Lightning, over pairs that are there already."""
+    """Seconds a step of the loop that one would write without Lightning, over pairs that are there."""
     model = training.build_model(cfg).train()
     pairs = [data.pair(raw, training=True) for raw in islice(data.train_dataloader(), 50)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
@@ -85,4 +85,5 @@ def rows(quick: bool) -> Iterator[Row]:
             f"a bare PyTorch loop: {cfg.data.batch_size / took['bare']:,.0f}",
             took["bare"] / took["trainer"],
             goal,
+            note="" if goal else "the rest is Lightning's loop: hooks and their bookkeeping",
         )

@@ -45,7 +45,7 @@ def rows(quick: bool) -> Iterator[Row]:
         f"the job alone: {sorted(alone)[len(alone) // 2]:.1f} s",
         cost,
         ("≤", 5.0),
-        note=f"(a sweep of {jobs} jobs − {jobs} jobs alone) / {jobs}, the sweep's start and summary included",
+        note=f"a sweep of {jobs} jobs less {jobs} jobs alone, start and summary included, / {jobs}",
     )
     between = gap(jobs + 2, "hydra.launcher.side_by_side=2")
     yield Row(

@@ -1,4 +1,4 @@
-"""The textbook pipeline, written out: torchvision's data set, ToTensor, DataLoader, Trainer's defaults, fp32."""
+"""The textbook pipeline: torchvision's data set, ToTensor, DataLoader, Trainer's defaults, fp32."""
 
 import io
 import logging
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -75,7 +76,7 @@ class Textbook(LightningModule):
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
         return {
             "optimizer": optimizer,
@@ -101,8 +102,8 @@ def step_seconds(network: nn.Module, task: str, batch_size: int, steps: int, wor
 
 
 def epoch_seconds(task: str, steps: int) -> float:
-    """Seconds an epoch of the lecture's recipe, its batches of 64, from some of its steps; validation, which it
-    has too, is left out."""
+    """Seconds an epoch of the lecture's recipe with its batches of 64, from some of its steps; its validation
+    is left out."""
     colour = task == "colorization"
     network = (
         lecture_network(1, [64, 128, 256], 256, 3) if colour else lecture_network(1, [16, 32, 64], 16, 1)
