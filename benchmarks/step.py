@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from autoencoders import config, training
@@ -38,8 +39,9 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
     """Seconds a step as train.py trains, logging to metrics.csv included."""
     cfg.trainer.max_steps, cfg.trainer.limit_val_batches = WARM + steps, 0
     clock = Clock()
-    trainer = training.build_trainer(cfg, [clock, EndInOrder(), progress()])
     with tempfile.TemporaryDirectory() as folder:
+        callbacks = [clock, ModelCheckpoint(folder), EndInOrder(), progress()]
+        trainer = training.build_trainer(cfg, callbacks)
         trainer.loggers = training.build_loggers(cfg, Path(folder))
         trainer.fit(training.build_model(cfg), data)
     return steady(clock.ends, WARM)

@@ -22,7 +22,7 @@ from torchvision.transforms.functional import rgb_to_grayscale
 from autoencoders import config, networks, training
 from autoencoders.data import sources
 from benchmarks.measuring import THREADS, Row, in_turns, steady
-from benchmarks.step import WARM, Clock, by_trainer
+from benchmarks.step import WARM, Clock, by_hand, by_trainer
 
 EPOCHS = 30  # of the lecture's recipe
 
@@ -141,10 +141,13 @@ def rows(quick: bool) -> Iterator[Row]:
         def textbook(cfg: Any = cfg, workers: int = 0) -> float:
             return step_seconds(SameNetwork(cfg), "autoencoder", cfg.data.batch_size, steps, workers)
 
+        def bare(cfg: Any = cfg, data: Any = data) -> float:
+            return by_hand(cfg, data, steps)
+
         def with_workers(cfg: Any = cfg) -> float:
             return textbook(cfg, THREADS)
 
-        took = in_turns(1 if quick else 5, ours=ours, textbook=textbook, with_workers=with_workers)
+        took = in_turns(1 if quick else 5, ours=ours, textbook=textbook, with_workers=with_workers, bare=bare)
         for how, seconds in (("", took["textbook"]), (f" with {THREADS} workers", took["with_workers"])):
             yield Row(
                 f"training, same network ({name}) and batch ({batch})",
@@ -152,4 +155,5 @@ def rows(quick: bool) -> Iterator[Row]:
                 f"the textbook pipeline{how}: {batch / seconds:,.0f}",
                 seconds / took["ours"],
                 ("≥", least),
+                note=f"a bare loop over data that is there: {seconds / took['bare']:.2g}",
             )
