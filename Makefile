@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format reproduce reproduce-all clean
+.PHONY: help train test test-slow lint format reproduce reproduce-all bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ reproduce: $(READY) ## reproduce published results, the quick ones with one seed
 
 reproduce-all: $(READY) ## the same with all of them and three seeds (two hours)
 	$(BIN)/python -m autoencoders.ledger
+
+bench: $(READY) ## measure how fast it is and write the README's speed table (25 minutes; nothing else should run)
+	$(BIN)/python -W ignore -m benchmarks $(ARGS)
 
 clean: ## remove the virtual environment and caches (data and runs stay)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

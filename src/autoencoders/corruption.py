@@ -6,6 +6,7 @@ randomness from the `Noise` that it is given and from nothing else, so the same 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -24,10 +25,15 @@ class Noise:
     def __init__(
         self, *key: int, rows: int, device: torch.device | str = "cpu", rank: int = 0, world_size: int = 1
     ) -> None:
-        # SeedSequence mixes the key, so that (seed 0, step 1) and (seed 1, step 0) share nothing.
-        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.key, self.device = key, device
         self.rows, self.rank, self.world_size = rows, rank, world_size
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        """Made when the first number is drawn: many a batch needs none."""
+        # SeedSequence mixes the key, so that (seed 0, step 1) and (seed 1, step 0) share nothing.
+        seed = int(np.random.SeedSequence(self.key).generate_state(1, np.uint64)[0])
+        return torch.Generator(self.device).manual_seed(seed)
 
     def normal(self, count: int, *shape: int) -> Tensor:
         """Standard normal numbers (count, *shape)."""
@@ -38,7 +44,7 @@ class Noise:
         return self._draw(torch.rand, count, shape)
 
     def _draw(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
-        drawn = draw((self.rows, *shape), generator=self.generator, device=self.generator.device)
+        drawn = draw((self.rows, *shape), generator=self.generator, device=self.device)
         return drawn[self.rank :: self.world_size][:count]
 
 

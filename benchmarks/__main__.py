@@ -1,0 +1,92 @@
+"""python -m benchmarks [name ...] [--quick]: measures; writes results.json and of it the README's table."""
+
+import argparse
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoencoders.config import REPOSITORY
+from autoencoders.files import write_json, written_whole
+from benchmarks.measuring import THREADS
+
+NAMES = (
+    "step", "data", "textbook", "quality", "startup", "sweep", "evaluation", "memory", "scaling", "devices",
+)  # fmt: skip
+RESULTS = Path(__file__).with_name("results.json")
+START, END = "<!-- speed: made by `make bench` -->", "<!-- end of speed -->"
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    packages = " ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "hydra-core", "numpy"))
+    return {
+        "cpu": f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores",
+        "threads": str(THREADS),
+        "versions": f"Python {platform.python_version()}, {packages}",
+        "date": date.today().isoformat(),
+    }
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The rows of all benchmarks that were run, in their order."""
+    lines = ["| | ours | against | | to reach |", "|---|---|---|---|---|"]
+    for name in NAMES:
+        for row in results.get(name, {}).get("rows", []):
+            goal, mark = "", ""
+            if row["goal"]:
+                goal = f"{row['goal'][0]} {row['goal'][1]:g}"
+                mark = " ✓" if row["reached"] else " **missed**"
+            note = f"<br><sub>{row['note']}</sub>" if row["note"] else ""
+            lines.append(
+                f"| {row['what']}{note} | {row['ours']} | {row['against']} "
+                f"| {row['figure']:.3g}{mark} | {goal} |"
+            )
+    measured = {tuple(results[name]["machine"].values()) for name in NAMES if name in results}
+    lines += ["", *(f"<sub>{'; '.join(values)}</sub>" for values in sorted(measured))]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(NAMES))
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="few repeats and short runs, to see whether it runs: nothing is written",
+    )
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(NAMES):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
+    torch.set_num_threads(THREADS)
+    print("\n".join(f"{key:9} {value}" for key, value in machine().items()), flush=True)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in chosen.names or NAMES:
+        measured = []
+        for row in import_module(f"benchmarks.{name}").rows(chosen.quick):
+            measured.append({**asdict(row), "reached": row.reached})
+            print(f"{row.what}: {row.ours}; {row.against} → {row.figure:.3g} {row.goal or ''}", flush=True)
+        results[name] = {"machine": machine(), "rows": measured}
+        if not chosen.quick:
+            write_json(RESULTS, results)
+    readme = REPOSITORY / "README.md"
+    before, start, rest = readme.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    if start and not chosen.quick:
+        with written_whole(readme) as temporary:
+            temporary.write_text(f"{before}{START}\n{table(results)}\n{END}{after}")
+    print(f"\n{table(results)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""A training step: Lightning's Trainer, our callbacks and our data against a bare PyTorch loop."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
+
+from autoencoders import config, training
+from autoencoders.callbacks import EndInOrder, progress
+from autoencoders.data import ImageDataModule
+from benchmarks.measuring import Row, in_turns, steady
+
+WARM = 20
+DEFAULTS = {
+    "MNIST, model=autoencoder": (["model=autoencoder"], ("≥", 0.95)),
+    "CIFAR-10, model=colorization": (["experiment=colorization"], ("≥", 0.95)),
+    "floor: an MLP of 32 units, batch 64": (["network=mlp", "network.hidden=[32]"], None),
+}
+
+
+class Clock(Callback):
+    """When each step ended."""
+
+    def on_train_start(self, *_: Any) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
+    """Seconds a step as train.py trains, logging to metrics.csv included."""
+    cfg.trainer.max_steps, cfg.trainer.limit_val_batches = WARM + steps, 0
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = [clock, ModelCheckpoint(folder), EndInOrder(), progress()]
+        trainer = training.build_trainer(cfg, callbacks)
+        trainer.loggers = training.build_loggers(cfg, Path(folder))
+        trainer.fit(training.build_model(cfg), data)
+    return steady(clock.ends, WARM)
+
+
+def by_hand(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
+    """Seconds a step of the loop that one would write without Lightning, over pairs that are there."""
+    model = training.build_model(cfg).train()
+    pairs = [data.pair(raw, training=True) for raw in islice(data.train_dataloader(), 50)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    mixed = training.fast_precision("cpu") == "bf16-mixed"
+    ends = []
+    for pair in islice(cycle(pairs), WARM + steps):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = torch.stack([term.mean() for term in model.loss_terms(pair).values()]).sum()
+        loss.backward()
+        optimizer.step()
+        ends.append(time.perf_counter())
+    return steady(ends, WARM)
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    training.quiet()
+    training.ask_cuda_plainly()
+    for name, (overrides, goal) in DEFAULTS.items():
+        cfg = config.composed([*overrides, "logger=csv", "trainer.accelerator=cpu"])
+        data = training.build_data(cfg)
+        data.prepare_data()
+        data.setup("fit")
+        steps = 50 if quick else 200
+
+        def trainer(cfg: DictConfig = cfg, data: ImageDataModule = data, steps: int = steps) -> float:
+            return by_trainer(cfg, data, steps)
+
+        def bare(cfg: DictConfig = cfg, data: ImageDataModule = data, steps: int = steps) -> float:
+            return by_hand(cfg, data, steps)
+
+        took = in_turns(3 if quick else 9, trainer=trainer, bare=bare)
+        yield Row(
+            f"training step: {name}",
+            f"{cfg.data.batch_size / took['trainer']:,.0f} images/s ({1e3 * took['trainer']:.2f} ms)",
+            f"a bare PyTorch loop: {cfg.data.batch_size / took['bare']:,.0f}",
+            took["bare"] / took["trainer"],
+            goal,
+            note="" if goal else "the rest is Lightning's loop: hooks and their bookkeeping",
+        )
