@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from lightning import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from autoencoders import config, training
-from autoencoders.callbacks import EndInOrder, progress
+from autoencoders.callbacks import progress
+from autoencoders.checkpoints import Checkpoints
 from autoencoders.data import ImageDataModule
+from autoencoders.processes import Interruption
 from benchmarks.measuring import Row, in_turns, steady
 
 WARM = 20
@@ -40,9 +41,10 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
     cfg.trainer.max_steps, cfg.trainer.limit_val_batches = WARM + steps, 0
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        callbacks = [clock, ModelCheckpoint(folder), EndInOrder(), progress()]
-        trainer = training.build_trainer(cfg, callbacks)
-        trainer.loggers = training.build_loggers(cfg, Path(folder))
+        minutes = cfg.checkpoint.every_n_minutes
+        keep = Checkpoints(Path(folder), cfg.objective, minutes, time.monotonic(), Interruption())
+        trainer = training.build_trainer(cfg, [clock, keep, progress()])
+        trainer.loggers = training.build_loggers(cfg, Path(folder), resume=False)
         trainer.fit(training.build_model(cfg), data)
     return steady(clock.ends, WARM)
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autoencoders import config, errors, stored, sweeps
-from autoencoders.config import _leaves
+from autoencoders.config import leaves
 from autoencoders.data import sources
 from autoencoders.evaluation.report import _facts, _read
 from autoencoders.loggers import MetricsCSV
@@ -65,7 +65,7 @@ CHOICES = {
     group: sorted(path.stem for path in (tiny.REPOSITORY / "conf" / group).glob("[!_]*.yaml"))
     for group in ("model", "data", "corruption", "network", "trainer", "logger", "experiment")
 }
-LEAVES = sorted(key for key, _ in _leaves(config.plain(config.composed(["corruption=compose"]))))
+LEAVES = sorted(key for key, _ in leaves(config.plain(config.composed(["corruption=compose"]))))
 SCALARS = st.one_of(
     st.integers(-3, 70),
     st.integers(-(10**40), 10**40),

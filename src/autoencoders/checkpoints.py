@@ -14,6 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from autoencoders import stored
 from autoencoders.data.pairs import GlobalBatches
 from autoencoders.errors import UserError
 from autoencoders.files import written_whole
@@ -55,9 +56,10 @@ class Checkpoints(Callback):
     ) -> None:
         self.best_path, self.last_path = folder / "best.ckpt", folder / "last.ckpt"
         self.objective, self.every_s, self.interruption = objective, 60 * every_n_minutes, interruption
-        self.best = math.inf
+        self.best, self.saving_best = math.inf, False
         self.start, self.seconds_before = start, 0.0  # before: in earlier parts of the run
         self.steps: int | None = None
+        self.saved_at: float | None = None  # of `time.monotonic`; None until training has begun
         self.wrong: str | None = None
 
     @property
@@ -104,6 +106,7 @@ class Checkpoints(Callback):
             trainer.fit_loop.epoch_loop._batches_that_stepped, self.steps = self.steps, None
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         if self._together(trainer):
+            assert self.saved_at is not None
             due = time.monotonic() - self.saved_at >= self.every_s
             if _any(trainer, due or bool(self.interruption)):
                 self._save_last(trainer)
@@ -118,15 +121,15 @@ class Checkpoints(Callback):
 
     def _save_last(self, trainer: Trainer) -> None:
         self._check_weights(trainer)
-        _write_metrics(
-            trainer
-        )  # before it: of the rows those after the checkpoint are dropped, none is missed
+        _write_metrics(trainer)  # first: a resumed run drops the rows after its checkpoint, and misses none
         trainer.save_checkpoint(self.last_path, weights_only=False)
         self.saved_at = time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        if self.saving_best:  # nothing goes on from it: without what Adam remembers it is a third as large
+            del checkpoint["optimizer_states"]
         checkpoint |= {"best": self.best, "seconds": self.seconds}
         # The step that is about to begin has not begun.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
@@ -145,19 +148,19 @@ class Checkpoints(Callback):
         _write_metrics(trainer)
         if score < self.best:
             self._check_weights(trainer)
-            self.best = score
+            self.best, self.saving_best = score, True
             trainer.save_checkpoint(self.best_path, weights_only=False)
+            self.saving_best = False
 
-    def best_weights(self) -> dict[str, Tensor]:
-        """Those of the best model.
+    def load_best(self, model: LightningModule) -> None:
+        """Gives `model` the weights of the best one.
 
         Raises:
             UserError: there is none.
         """
         if not self.best_path.is_file():
             raise UserError(f"{self.objective} was never a number: there is no best model")
-        weights: dict[str, Tensor] = torch.load(self.best_path, "cpu", weights_only=True)["state_dict"]
-        return weights
+        stored.load_weights(model, self.best_path)
 
     # ---- numbers that are none ----
 

@@ -106,7 +106,7 @@ def check(cfg: DictConfig) -> None:
         if name not in cfg:
             raise UserError(f"{name} can't be left out")
     content: Any = OmegaConf.to_container(cfg, resolve=True)
-    for key, value in _leaves(content):
+    for key, value in leaves(content):
         _check_value(key, value, trust=content["trust"] is True)
     _check_devices(cfg)
     _check_pairs(cfg)
@@ -248,14 +248,14 @@ def _check_pairs(cfg: DictConfig) -> None:
         raise UserError("data.input=color with data.target=gray is not a pair of this project: swap them")
 
 
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Every value of nested dicts and lists, with its path: ("network.hidden[0]", 256); also empty ones."""
     if isinstance(node, dict) and node:
         for name, child in node.items():
-            yield from _leaves(child, f"{key}.{name}" if key else str(name))
+            yield from leaves(child, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list) and node:
         for index, child in enumerate(node):
-            yield from _leaves(child, f"{key}[{index}]")
+            yield from leaves(child, f"{key}[{index}]")
     else:
         yield key, node
 

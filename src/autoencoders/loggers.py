@@ -5,7 +5,6 @@ import errno
 import math
 import netrc
 import os
-import re
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
+from autoencoders.errors import one_line, redacted
 from autoencoders.files import written_whole
 from autoencoders.metrics import metric_names
 
@@ -151,14 +151,8 @@ def start_wandb(
 
 
 def _why(error: Exception) -> str:
-    """The beginning of what it says, without what may be secret in it."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return _public(line)[:200]
-
-
-def _public(text: str) -> str:
-    """Without keys, and without names and passwords in addresses."""
-    return re.sub(r"[A-Za-z0-9_-]{32,}", "***", re.sub(r"//[^/\s]*@", "//***@", text))
+    """The first line of what it says, without what may be secret in it."""
+    return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictures: Path) -> str | None:
@@ -199,7 +193,7 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
 def how_to_look(run: Any) -> str:
     """One line on where a W&B run is, for the end of a run."""
     if not run.settings._offline:
-        return _public(str(run.url))
+        return redacted(str(run.url))
     folder = Path(run.settings.sync_dir)
     return f"{folder} (offline; look: wandb leet {folder}; upload: wandb sync {folder})"
 

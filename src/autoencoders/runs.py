@@ -1,6 +1,5 @@
 """A run folder: it is one run's alone, and holds what it takes to run that again."""
 
-import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import config
+from autoencoders import config, stored
 from autoencoders.errors import UserError, is_main_process, one_line_errors
 
 
@@ -67,14 +66,14 @@ def expand_rerun(arguments: Sequence[str]) -> list[str]:
 def _changed(run: Path, cfg: DictConfig) -> Iterator[str]:
     """What is other than it was when the run was trained: settings of conf/, and versions."""
     if (path := run / "config.yaml").is_file():
+        resolved = OmegaConf.to_yaml(cfg, resolve=True)
         before, now = (
-            dict(config._leaves(OmegaConf.to_container(node, resolve=True)))
-            for node in (OmegaConf.load(path), cfg)
+            dict(config.leaves(stored.as_strings(path, text))) for text in (stored.read_text(path), resolved)
         )
         for key in sorted((before.keys() | now.keys()) - {"resume"}):
             if before.get(key) != now.get(key):
                 yield f"{key}={now.get(key)}, then {before.get(key)}"
     if (path := run / "environment.json").is_file():
-        for package, then in json.loads(path.read_text())["versions"].items():
+        for package, then in stored.read_json(path).get("versions", {}).items():
             if package in ("torch", "lightning") and version(package) != then:
                 yield f"{package} {version(package)}, then {then}"

@@ -96,8 +96,13 @@ def _numbers(path: Path, metrics: Any) -> dict[str, float]:
 
 def read_yaml(path: Path) -> Any:
     """A YAML file as lists, dicts and strings: no tag is honoured and no interpolation resolved."""
+    return as_strings(path, read_text(path))
+
+
+def as_strings(path: Path, text: str) -> Any:
+    """The content of a YAML file, likewise."""
     try:
-        return yaml.load(read_text(path), yaml.BaseLoader)
+        return yaml.load(text, yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise UserError(f"{path} is no YAML") from None
 

@@ -24,11 +24,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import config
+from autoencoders import config, stored
 from autoencoders.callbacks import Pictures, progress
 from autoencoders.checkpoints import Checkpoints, WholeFiles
 from autoencoders.data import ImageDataModule
-from autoencoders.errors import UserError, is_main_process
+from autoencoders.errors import UserError, is_main_process, one_line
 from autoencoders.files import clear_unfinished, write_json, written_whole
 from autoencoders.loggers import MetricsCSV, how_to_look, start_wandb
 from autoencoders.models import BaseAutoencoder
@@ -77,10 +77,12 @@ def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
         if trainer.is_global_zero:
             record(cfg, folder)
             describe(model, folder, loggers)
+        if last:
+            stored.read_checkpoint(last)  # torch itself takes a damaged one
         trainer.fit(model, data, ckpt_path=last, weights_only=True)
         for average in averaging:  # it is in the best checkpoint, and would take its place in validation
             trainer.callbacks.remove(average)  # type: ignore[attr-defined]
-        model.load_state_dict(checkpoints.best_weights())
+        checkpoints.load_best(model)
         # Validation chose them, so the test images are looked at here, at the end.
         trainer.validate(model, data, verbose=False)
         validation = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -98,6 +100,8 @@ def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
             report(folder, metrics, loggers)
         failed = 0
     except Exception as error:
+        if last and checkpoints.saved_at is None and not isinstance(error, UserError):
+            raise UserError(f"{last} can't be gone on from: {one_line(str(error))}") from error
         raise ranks.explain(error) from error
     finally:
         for logger in loggers[1:]:
