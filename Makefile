@@ -19,10 +19,10 @@ train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (more ove
 	$(BIN)/python train.py model=denoising data=mnist evaluate=true $(ARGS)
 
 test: $(READY) ## run the tests (no network, no data set needed)
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 test-slow: $(READY) ## run the tests that train on the real data sets or for long
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 lint: $(READY) ## check style, format and types
 	$(BIN)/ruff check .

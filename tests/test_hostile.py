@@ -270,7 +270,7 @@ def test_a_classifier_beside_the_data_runs_no_code(
     data = build_data(composed(f"data.root={shutil.copytree(data_root, tmp_path / 'data')}"))
     data.setup("fit")
     expected = generation.classifier(data).state_dict()
-    (path,) = (tmp_path / "data").rglob("digitnet*.pt")
+    path = tmp_path / "data" / "mnist" / f"digitnet-1-{len(data.train.images)}.pt"
     for content in (Touch(tmp_path / "marker"), {"head.bias": torch.ones(10)}):
         torch.save(content, path)
         anew = generation.classifier(data).state_dict()
