@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from autoencoders.config import REPOSITORY
-from autoencoders.files import write_json, written_whole
+from autoencoders.files import replace_between, write_json
 from benchmarks.measuring import THREADS
 
 NAMES = (
@@ -79,12 +79,8 @@ def main() -> None:
         results[name] = {"machine": machine(), "rows": measured}
         if not chosen.quick:
             write_json(RESULTS, results)
-    readme = REPOSITORY / "README.md"
-    before, start, rest = readme.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    if start and not chosen.quick:
-        with written_whole(readme) as temporary:
-            temporary.write_text(f"{before}{START}\n{table(results)}\n{END}{after}")
+    if not chosen.quick:
+        replace_between(REPOSITORY / "README.md", START, END, table(results))
     print(f"\n{table(results)}")
 
 

@@ -1,7 +1,6 @@
 """What a training step costs as the work grows: more images than memory, larger images, longer codes."""
 
 import tempfile
-import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -11,9 +10,10 @@ import torch
 
 from autoencoders import config, training
 from autoencoders.data.pairs import GlobalBatches, Images, loader
-from benchmarks.measuring import Row, in_turns, steady
+from benchmarks.measuring import Row, in_turns
+from benchmarks.step import WARM, bare_loop
 
-BATCH, WARM, SIDES = 64, 10, (28, 64, 128)
+BATCH, SIDES = 64, (28, 64, 128)
 
 
 def mapped(path: Path, count: int) -> Images:
@@ -34,18 +34,8 @@ def step_seconds(images: Images, steps: int, *overrides: str) -> float:
     cfg = config.composed(
         ["logger=csv", f"data.input_shape={shape}", f"data.target_shape={shape}", *overrides]
     )
-    data, model = training.build_data(cfg), training.build_model(cfg).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    mixed = training.fast_precision("cpu") == "bf16-mixed"
-    ends = []
-    for raw in islice(loader(images, GlobalBatches(len(images), BATCH, shuffle=True)), WARM + steps):
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = model.loss_terms(data.pair(raw, training=True))["nll"].mean()
-        loss.backward()
-        optimizer.step()
-        ends.append(time.perf_counter())
-    return steady(ends, WARM)
+    data, batches = training.build_data(cfg), loader(images, GlobalBatches(len(images), BATCH, shuffle=True))
+    return bare_loop(cfg, (data.pair(raw, training=True) for raw in islice(batches, WARM + steps)))
 
 
 def own_memory() -> float:
@@ -55,7 +45,7 @@ def own_memory() -> float:
 
 
 def synthetic(side: int) -> Images:
-    count = 2_000
+    count = BATCH * (WARM + 100)  # as many as a measurement takes
     pixels = torch.randint(0, 256, (count, 1, side, side), dtype=torch.uint8)
     return Images(pixels, torch.zeros(count, dtype=torch.long))
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from statistics import median
 
 from benchmarks.measuring import Row, in_turns, python, run_folder
@@ -52,12 +53,12 @@ def first_step(repeats: int) -> Row:
 def wandb(repeats: int) -> Row:
     """All other benchmarks are without it."""
     few = ["train.py", "trainer.max_epochs=1", "trainer.limit_train_batches=50"]
-    with run_folder() as folder:
-        took = in_turns(
-            repeats,
-            csv=lambda: python(*few, "logger=csv", f"hydra.run.dir={folder}").seconds,
-            offline=lambda: python(*few, "logger.mode=offline", f"hydra.run.dir={folder}-wandb").seconds,
-        )
+
+    def run(logger: str) -> float:
+        with run_folder() as folder:
+            return python(*few, logger, f"hydra.run.dir={folder}").seconds
+
+    took = in_turns(repeats, csv=partial(run, "logger=csv"), offline=partial(run, "logger.mode=offline"))
     return Row(
         "a run of 50 steps with W&B, offline",
         f"{took['offline']:.1f} s",

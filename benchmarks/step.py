@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from autoencoders import config, training
 from autoencoders.callbacks import progress
 from autoencoders.checkpoints import Checkpoints
-from autoencoders.data import ImageDataModule
+from autoencoders.data import Batch, ImageDataModule
 from autoencoders.processes import Interruption
 from benchmarks.measuring import Row, in_turns, steady
 
@@ -50,13 +50,18 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
 
 
 def by_hand(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
-    """Seconds a step of the loop that one would write without Lightning, over pairs that are there."""
-    model = training.build_model(cfg).train()
+    """Seconds a step of a bare loop over pairs that are there."""
     pairs = [data.pair(raw, training=True) for raw in islice(data.train_dataloader(), 50)]
+    return bare_loop(cfg, islice(cycle(pairs), WARM + steps))
+
+
+def bare_loop(cfg: DictConfig, pairs: Iterable[Batch]) -> float:
+    """Seconds a step of the loop that one would write without Lightning, the first `WARM` left out."""
+    model = training.build_model(cfg).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     mixed = training.fast_precision("cpu") == "bf16-mixed"
     ends = []
-    for pair in islice(cycle(pairs), WARM + steps):
+    for pair in pairs:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             loss = torch.stack([term.mean() for term in model.loss_terms(pair).values()]).sum()

@@ -134,6 +134,9 @@ BAD = {
     "model.likelihood=poisson": "model.likelihood=poisson must be gaussian or bernoulli",
     "objective=test/mse": "objective=test/mse must be val/mse or val/loss",
     "resume=runs/nowhere": "no run folder runs/nowhere",
+    "data.root=${oc.env:HOME}": "asks for more than a key's value",
+    "trainer.devices=[0,1] data.batch_size=63": "must be divisible by the 2 devices",
+    "+trainer.overfit_batches=10": "no key trainer.overfit_batches",
     "model.code_dim=[": "no viable alternative",
 }
 

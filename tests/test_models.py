@@ -156,6 +156,30 @@ def test_test_metrics_are_in_full_precision(composed: Compose, tmp_path: Path) -
         assert tested[f"test/{name}"] == pytest.approx(float(expected[name].mean()), rel=1e-3), name
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("trainer.max_steps=4", "max_steps=4 ends before the first validation, after 5 steps"),
+        ("trainer.limit_train_batches=3 trainer.max_steps=4", None),
+        ("trainer.limit_train_batches=0.4 trainer.max_steps=2", None),
+        (
+            "trainer.check_val_every_n_epoch=3 trainer.max_epochs=2",
+            "max_epochs=2 ends .* after 15 steps",
+        ),
+        ("trainer.check_val_every_n_epoch=2 trainer.max_epochs=2", None),
+        ("trainer.check_val_every_n_epoch=null trainer.val_check_interval=6", "max_epochs=1 ends before"),
+        ("trainer.val_check_interval=6", "val_check_interval=6 is more than the 5 steps of an epoch"),
+    ],
+)
+def test_whether_a_run_would_be_validated(overrides: str, message: str | None, composed: Compose) -> None:
+    cfg = composed(*overrides.split())
+    if message is None:
+        training.check_validation(cfg, steps=5)
+    else:
+        with pytest.raises(UserError, match=message):
+            training.check_validation(cfg, steps=5)
+
+
 def test_a_run_that_would_never_be_validated_is_refused(composed: Compose, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"trainer\.max_steps=3 ends before the first validation, after 5 steps"

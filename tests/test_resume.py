@@ -65,6 +65,7 @@ ACROSS = "trainer.max_steps=12 trainer.check_val_every_n_epoch=null trainer.val_
         pytest.param("trainer.max_epochs=2 trainer.log_every_n_steps=2", 1, id="rows", marks=LONG),
         pytest.param("trainer.max_epochs=3 trainer.limit_train_batches=3", 1, id="limited", marks=LONG),
         pytest.param("trainer.max_epochs=2 trainer.gradient_clip_val=1", 1, id="clipped", marks=LONG),
+        pytest.param("trainer.max_epochs=4 +trainer.accumulate_grad_batches=2", 1, id="added", marks=LONG),
     ],
 )
 def test_every_checkpoint_leads_to_the_same_end(

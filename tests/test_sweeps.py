@@ -132,6 +132,7 @@ def test_a_run_that_slurm_requeues_goes_on_in_its_folder(data_root: Path, tmp_pa
         "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
     }  # fmt: skip
     options = [*tiny.SMALL, f"data.root={data_root}", "trainer=slurm", "network=mlp", *OFTEN, *NO_WANDB]
+    options.append("+trainer.accumulate_grad_batches=1")  # which can't be said twice
     folder = tmp_path / "runs" / "autoencoder" / "slurm-4711"
 
     def tasks(epochs: int, restarts: str) -> list[subprocess.Popen[str]]:

@@ -21,6 +21,8 @@ from autoencoders.files import written_whole
 from autoencoders.loggers import MetricsCSV
 from autoencoders.processes import Interruption
 
+TOGETHER_EVERY = 20  # steps, where a run has several processes
+
 
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside the one that it replaces, onto the disk, before it takes its name.
@@ -105,7 +107,8 @@ class Checkpoints(Callback):
             # By which loggers count. Where validation was the last that was done, Lightning counts it again.
             trainer.fit_loop.epoch_loop._batches_that_stepped, self.steps = self.steps, None
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-        if self._together(trainer):
+        # Never between batches whose gradients are added up for one step.
+        if self._together(trainer) and batch_idx % trainer.accumulate_grad_batches == 0:
             assert self.saved_at is not None
             due = time.monotonic() - self.saved_at >= self.every_s
             if _any(trainer, due or bool(self.interruption)):
@@ -208,8 +211,7 @@ class Checkpoints(Callback):
 
     def _together(self, trainer: Trainer) -> bool:
         """Whether the processes ask each other now, which takes as long as a small step."""
-        every = trainer.log_every_n_steps if trainer.world_size > 1 else 1  # type: ignore[attr-defined]
-        return trainer.global_step % every == 0
+        return trainer.world_size == 1 or trainer.global_step % TOGETHER_EVERY == 0
 
 
 def _any(trainer: Trainer, here: bool) -> bool:

@@ -36,7 +36,7 @@ OmegaConf.register_new_resolver(
 )
 
 POSITIVE, NOT_NEGATIVE, FRACTION = (0, math.inf, "()"), (0, math.inf, "[)"), (0, 1, "[]")
-ABOVE_0_BELOW_1, AT_LEAST_1, ANY = (0, 1, "()"), (1, 10**9, "[]"), (-math.inf, math.inf, "()")
+ABOVE_0_BELOW_1, AT_LEAST_1 = (0, 1, "()"), (1, 10**9, "[]")
 
 # Every key of conf/ is declared here, by a regular expression, and no other one is taken.
 # The range of every number: (lowest, highest, whether each end belongs to it).
@@ -53,7 +53,7 @@ INTEGERS: dict[str, tuple[float, float, str]] = {
     r"data\.(batch_size|eval_batch_size|train_size|validation_size)": (1, 10**6, "[]"),
     r"data\.shift": (0, 16, "[]"),
     r"corruption\.(.+\.)?size": (1, 32, "[]"),
-    r"trainer\.(max_epochs|num_nodes|log_every_n_steps|devices)": AT_LEAST_1,
+    r"trainer\.(max_epochs|num_nodes|log_every_n_steps|devices|accumulate_grad_batches)": AT_LEAST_1,
     r"trainer\.devices\[\d+\]": NOT_NEGATIVE,
     r"trainer\.(check_val_every_n_epoch|val_check_interval)": AT_LEAST_1,
     r"trainer\.max_steps": (-1, 10**12, "[]"),
@@ -74,6 +74,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
 CHOICES: dict[str, tuple[object, ...]] = {
     r"trust|evaluate|data\.(flip|binarize|corrupt_once)|corruption\.(.+\.)?clip": (True, False),
     r"(model\.)?network\.linear_path": (True, False),
+    r"trainer\.(benchmark|deterministic|detect_anomaly|sync_batchnorm)": (True, False),
     r"objective": ("val/mse", "val/loss"),
     r"model\.likelihood": ("gaussian", "bernoulli"),
     r"data\.(input|target)": ("gray", "color"),
@@ -138,8 +139,8 @@ def _check_value(key: str, value: Any, *, trust: bool) -> None:
     elif any(_declared(table, f"{key}[0]") is not None for table in (INTEGERS, TEXTS)):
         if value != []:
             raise UserError(f"{key}={value} must be a list, as [1,2]")
-    elif not trust and not (re.fullmatch(r"trainer\.\w+", key) and isinstance(value, int | float)):
-        raise UserError(f"no key {key}")  # of other options of Lightning's Trainer, those that are numbers
+    elif not trust:
+        raise UserError(f"no key {key}")
 
 
 def _declared(table: Mapping[str, T], key: str) -> T | None:
@@ -205,13 +206,19 @@ def _range(low: float, high: float, ends: str) -> str:
 
 def _check_devices(cfg: DictConfig) -> None:
     devices = cfg.trainer.devices
+    if isinstance(devices, ListConfig):
+        devices = len(devices)
     if not isinstance(devices, int):
-        return
+        return  # "auto": Lightning's Trainer knows
     if cfg.trainer.accelerator == "cpu" and devices > (cores := os.cpu_count() or 1):
         raise UserError(f"trainer.devices={devices} is more than the {cores} CPU cores of this machine")
     if cfg.trainer.accelerator == "gpu" and devices > len(gpus()) and sys.platform == "linux":
         raise UserError(f"trainer.devices={devices} is more than the {len(gpus())} GPUs of this machine")
-    processes = devices * cfg.trainer.num_nodes
+    check_batch_size(cfg, devices * cfg.trainer.num_nodes)
+
+
+def check_batch_size(cfg: DictConfig, processes: int) -> None:
+    """Raises UserError for a global batch that can't be split evenly."""
     if cfg.data.batch_size % processes:
         raise UserError(
             f"data.batch_size={cfg.data.batch_size} must be divisible by the {processes} devices "
@@ -267,6 +274,7 @@ def plain(node: DictConfig | ListConfig) -> Any:
 
 # ---- run folders -------------------------------------------------------------------------------------------
 
+BY_HAND = ("bash", "interactive")  # jobs of SLURM in which one types
 ONCE = ("resume", "trust")  # what a start is told, and the next one not
 
 
@@ -311,17 +319,15 @@ def _saved_sweep(sweep: Path) -> tuple[list[str], list[str]]:
     )
 
 
-def checkpoint(run: Path, name: str) -> Path:
-    """The path of `run`'s checkpoint "best" or "last".
+def best_checkpoint(run: Path) -> Path:
+    """The path of a run's best model.
 
     Raises:
         UserError: the run saved none.
     """
-    path = run / "checkpoints" / f"{name}.ckpt"
+    path = run / "checkpoints" / "best.ckpt"
     if not path.is_file():
-        raise UserError(
-            f"{run} holds no checkpoint ({path.relative_to(run)}): it was not trained to an epoch's end"
-        )
+        raise UserError(f"{run} holds no checkpoint ({path.relative_to(run)}): it was never validated")
     return path
 
 
@@ -335,7 +341,7 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         UserError: an argument is none, or there is nothing to resume.
     """
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
-    if not named and (requeued := _requeued()):
+    if requeued := None if named else _requeued():
         named = [requeued]
     if any(argument.startswith("hydra.job.name=train_ddp_process") for argument in arguments):
         return list(arguments)  # Lightning gives the processes that it starts what came out here
@@ -348,6 +354,9 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         of_jobs, of_hydra = _saved_sweep(run)
         return ["-m", *of_jobs, *of_hydra, f"hydra.sweep.dir={quoted(run.resolve())}", *rest]
     saved = saved_overrides(run)
+    if requeued:  # its command line is that of the first start, and `+key=...` can't be said twice
+        rest = [argument for argument in rest if argument not in saved]
+        overrides = [override for override in overrides if override not in saved]
     check(composed([*saved, *overrides]))  # before Hydra writes what may be wrong into the run's folder
     folder = quoted(run.resolve())
     # Hydra's files stay as they are: it doesn't write them whole.
@@ -389,7 +398,7 @@ def compose_run(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
     run = Path(named[0])
     rest = _overrides([argument for argument in arguments if not argument.startswith("run=")])
     saved = saved_overrides(run)
-    checkpoint(run, "best")
+    best_checkpoint(run)
     # Another corruption than the trained one has other keys, so what was said of the old one is void.
     groups = [argument.partition("=")[0] for argument in rest if "." not in argument.partition("=")[0]]
     kept = [override for override in saved if override.lstrip("+~").partition(".")[0] not in groups]
@@ -431,9 +440,11 @@ def gpus() -> list[str]:
 @cache
 def _started() -> str:
     """What a run's folder is called: the time, of the first process of all that a run has on its machines;
-    on SLURM the job's number, which a requeued job keeps."""
-    if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        return f"slurm-{os.environ['SLURM_JOB_ID']}"
+    where srun started it the job's number and the step's, which a requeued job keeps."""
+    by_srun = int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "SLURM_STEP_ID" in os.environ
+    if "SLURM_JOB_ID" in os.environ and by_srun and os.environ.get("SLURM_JOB_NAME") not in BY_HAND:
+        step = os.environ.get("SLURM_STEP_ID", "0")
+        return f"slurm-{os.environ['SLURM_JOB_ID']}" + (f"-{step}" if step != "0" else "")
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
     if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]

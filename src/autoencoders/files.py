@@ -35,6 +35,15 @@ def clear_unfinished(folder: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def replace_between(path: Path, start: str, end: str, text: str) -> None:
+    """Puts `text` between two marks in a file; a file without both stays as it is."""
+    before, found, rest = path.read_text().partition(start)
+    _, closed, after = rest.partition(end)
+    if found and closed:
+        with written_whole(path) as temporary:
+            temporary.write_text(f"{before}{start}\n{text}\n{end}{after}")
+
+
 def write_json(path: Path, content: Any) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -140,7 +140,8 @@ class Job:
         if threads and "OMP_NUM_THREADS" not in environment:
             environment["OMP_NUM_THREADS"] = str(threads)
         command = self.command()
-        (self.folder / "error.txt").unlink(missing_ok=True)
+        for said_before in ("error.txt", "pruned.txt"):
+            (self.folder / said_before).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         # In a session of its own: a Ctrl-C is the sweep's, which passes it on.
         arguments: dict[str, Any] = {

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from autoencoders.config import REPOSITORY
-from autoencoders.files import write_json, written_whole
+from autoencoders.files import replace_between, write_json
 
 MEASURED = REPOSITORY / "docs" / "ledger.json"
 START, END = "<!-- ledger: made by `make reproduce` -->", "<!-- end of ledger -->"
@@ -111,11 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     measured.setdefault(name, {})[str(seed)] = result
             write_json(MEASURED, measured)
     made = table(_known())
-    readme = REPOSITORY / "README.md"
-    before, _, rest = readme.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    with written_whole(readme) as temporary:
-        temporary.write_text(f"{before}{START}\n{made}\n{END}{after}")
+    replace_between(REPOSITORY / "README.md", START, END, made)
     print(f"\n{made}")
 
 

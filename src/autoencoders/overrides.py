@@ -16,7 +16,10 @@ KEYS = {
 }  # fmt: skip
 GROUPS = {"trainer", "logger", "corruption", "network", "data", "model"}
 NAME = re.compile(r"[\w-]+").fullmatch  # of a file of conf/, and no path to another one
-PLAIN_INTERPOLATION = r"\$\{(?!([\w.\[\]]+|hydra:job\.\w+)\})"  # finds any other than that of a key
+# Find any interpolation but that of a key, and for Hydra's own keys, as hydra.sweep.subdir, of the job.
+INTERPOLATION, INTERPOLATION_OF_HYDRA = (
+    r"\$\{(?![\w.\[\]]+\})", r"\$\{(?!([\w.\[\]]+|hydra:job\.\w+)\})",
+)  # fmt: skip
 DERIVED = r"(data|model)\.(input|target)_shape.*|model\.network.*"  # keys that follow from other ones
 OPTIONAL = r"(corruption\.steps\.\w+|experiment|sweeps|hydra[./].*)(@.*)?"  # what ~ may take away
 # What an override in a sweep's multirun.yaml may say to Hydra.
@@ -43,6 +46,8 @@ def parsed(override: str) -> Override:
     except Exception as error:  # the parser's own: a number too long, lists too deep
         raise UserError(f"{override[:80]} can't be read: {error}") from None
     key = result.get_key_element().lstrip("+~")
+    if not key.startswith("hydra") and any(re.search(INTERPOLATION, text) for text in _texts(result._value)):
+        raise UserError(f"{override} asks for more than a key's value: let the shell fill it in")
     if re.fullmatch(DERIVED, key):
         raise UserError(f"{key} follows from data and network: it can't be chosen")
     if result.is_delete() and not re.fullmatch(OPTIONAL, key):
@@ -65,7 +70,7 @@ def taken(override: str, source: Path, hydra: str = "") -> Override:
     except (HydraException, UserError):
         raise refused from None
     key, texts = result.key_or_group, list(_texts(result._value))
-    if any(re.search(PLAIN_INTERPOLATION, text) for text in texts):
+    if any(re.search(INTERPOLATION_OF_HYDRA, text) for text in texts):
         raise refused
     if key.startswith("hydra"):
         if not re.fullmatch(hydra, key) or result.package or ("/" in key and not all(map(NAME, texts))):

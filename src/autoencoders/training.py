@@ -44,7 +44,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         try:
             return _train(cfg, folder, interruption)
         except Interrupted:
-            if is_main_process():
+            if is_main_process() and any(path.name != ".hydra" for path in folder.iterdir()):
                 print(f"interrupted; it goes on by: train.py resume={folder}", flush=True)
             raise
 
@@ -112,13 +112,23 @@ def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
 
 
 def check_validation(cfg: DictConfig, steps: int) -> None:
-    """Raises UserError for a run that would end before its first validation, and so without a checkpoint."""
-    most, first = cfg.trainer.max_steps, cfg.trainer.val_check_interval or steps
-    if 0 <= most < first:
+    """Raises UserError for a run that would end before its first validation, and so without a best model."""
+    chosen = cfg.trainer
+    if (limit := chosen.limit_train_batches) is not None:
+        steps = min(steps, limit) if isinstance(limit, int) else int(steps * min(1.0, limit))
+    every, interval = chosen.check_val_every_n_epoch, chosen.val_check_interval
+    if every and interval and interval > steps:
         raise UserError(
-            f"trainer.max_steps={most} ends before the first validation, after {first} steps: "
-            "add trainer.check_val_every_n_epoch=null trainer.val_check_interval=<steps>"
+            f"trainer.val_check_interval={interval} is more than the {steps} steps of an epoch: "
+            "add trainer.check_val_every_n_epoch=null"
         )
+    first = (interval or steps) + (every - 1 if every else 0) * steps
+    for key, last in (("max_steps", chosen.max_steps), ("max_epochs", chosen.max_epochs * steps)):
+        if 0 <= last < first:
+            raise UserError(
+                f"trainer.{key}={chosen[key]} ends before the first validation, after {first} steps: "
+                "add trainer.check_val_every_n_epoch=null trainer.val_check_interval=<steps>"
+            )
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
@@ -163,6 +173,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
         _convert_="all",
     )
     assert isinstance(trainer, Trainer)
+    config.check_batch_size(cfg, trainer.world_size)
     cores = os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
         raise UserError(
