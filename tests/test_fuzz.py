@@ -287,8 +287,9 @@ def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
             path = run / name
             if path.is_dir():
                 shutil.rmtree(path)
-            path.unlink(missing_ok=True)
-            if damage == "a folder":
+            elif path.exists():
+                path.unlink()
+            if damage == "a folder" and not path.parent.is_file():
                 path.mkdir(parents=True)
             elif isinstance(damage, Bytes) and path.parent.is_dir():
                 path.write_bytes(damage.content)
