@@ -4,6 +4,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -178,6 +180,21 @@ def test_a_signal_saves_the_step_and_ends(
     cfg.resume = str(tmp_path / "stopped")
     training.train(cfg, tmp_path / "stopped")
     assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    """... a process that does not come to its end in order."""
+    script = """
+import os, signal, time
+from autoencoders.processes import Interruption
+Interruption().listen()
+os.kill(os.getpid(), signal.SIGINT)
+print("asked once", flush=True)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (130, "asked once\n")
 
 
 def test_a_run_is_run_again(whole: Path, composed: Compose, data_root: Path, tmp_path: Path) -> None:
