@@ -269,8 +269,9 @@ def test_a_classifier_beside_the_data_runs_no_code(
     monkeypatch.setattr(generation, "STEPS", 1)
     data = build_data(composed(f"data.root={shutil.copytree(data_root, tmp_path / 'data')}"))
     data.setup("fit")
-    expected = generation.classifier(data).state_dict()
     path = tmp_path / "data" / "mnist" / f"digitnet-1-{len(data.train.images)}.pt"
+    path.unlink(missing_ok=True)  # of another test, which may have trained it for longer
+    expected = generation.classifier(data).state_dict()
     for content in (Touch(tmp_path / "marker"), {"head.bias": torch.ones(10)}):
         torch.save(content, path)
         anew = generation.classifier(data).state_dict()
@@ -401,7 +402,7 @@ def test_secrets_reach_no_file(script: str, argument: str, run: Path, tmp_path: 
     command = [sys.executable, str(tiny.REPOSITORY / script), *place, argument]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 1
-    assert "holds a password or a key" in done.stderr
+    assert "holds a password or a key" in done.stderr or "asks for more than a key's value" in done.stderr
     assert "hidden1" not in done.stderr
     assert "0123456789abcdef" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
