@@ -5,24 +5,19 @@ from itertools import chain, repeat
 
 import torch
 
-from autoencoders import config, training
+from autoencoders import config
 from benchmarks.measuring import Row, in_turns, seconds
-from benchmarks.step import by_hand
+from benchmarks.step import by_hand, training_data
 
 BATCH = 128
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    training.quiet()
-    training.ask_cuda_plainly()
     cfgs = {
         kind: config.composed([f"model={kind}", f"data.batch_size={BATCH}", "logger=csv"])
         for kind in ("autoencoder", "denoising")
     }
-    datas = {kind: training.build_data(cfg) for kind, cfg in cfgs.items()}
-    for data in datas.values():
-        data.prepare_data()
-        data.setup("fit")
+    datas = {kind: training_data(cfg) for kind, cfg in cfgs.items()}
     batches = {kind: chain.from_iterable(repeat(data.train_dataloader())) for kind, data in datas.items()}
     shape, drawn = (BATCH, *cfgs["denoising"].data.input_shape), torch.Generator().manual_seed(0)
     times, steps = (100, 20) if quick else (400, 100)

@@ -36,6 +36,14 @@ class Clock(Callback):
         self.ends.append(time.perf_counter())
 
 
+def training_data(cfg: DictConfig) -> ImageDataModule:
+    """The data of a configuration, read."""
+    data = training.build_data(cfg)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
 def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
     """Seconds a step as train.py trains, logging to metrics.csv included."""
     cfg.trainer.max_steps, cfg.trainer.limit_val_batches = WARM + steps, 0
@@ -72,13 +80,9 @@ def bare_loop(cfg: DictConfig, pairs: Iterable[Batch]) -> float:
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    training.quiet()
-    training.ask_cuda_plainly()
     for name, (overrides, goal) in DEFAULTS.items():
         cfg = config.composed([*overrides, "logger=csv", "trainer.accelerator=cpu"])
-        data = training.build_data(cfg)
-        data.prepare_data()
-        data.setup("fit")
+        data = training_data(cfg)
         steps = 50 if quick else 200
 
         def trainer(cfg: DictConfig = cfg, data: ImageDataModule = data, steps: int = steps) -> float:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from autoencoders.config import REPOSITORY
-from benchmarks.measuring import Row, run_folder, seconds, train
+from benchmarks.measuring import Row, in_turns, run_folder, seconds, train
 
 JOB = ["trainer.max_epochs=1", "trainer.limit_train_batches=50", "logger=csv"]
 
@@ -31,18 +31,20 @@ def gap(jobs: int, *overrides: str) -> float:
     return max(gaps)
 
 
+def alone() -> float:
+    """A job without a sweep, in seconds."""
+    with run_folder() as folder:
+        return train(folder, *JOB).seconds
+
+
 def rows(quick: bool) -> Iterator[Row]:
     jobs = 2 if quick else 4
-    alone, swept = [], []
-    for _ in range(1 if quick else 3):
-        with run_folder() as folder:
-            alone.append(train(folder, *JOB).seconds)
-        swept.append(seconds(lambda: gap(jobs)))
-    cost = (sorted(swept)[len(swept) // 2] - jobs * sorted(alone)[len(alone) // 2]) / jobs
+    took = in_turns(1 if quick else 3, alone=alone, swept=lambda: seconds(lambda: gap(jobs)))
+    cost = (took["swept"] - jobs * took["alone"]) / jobs
     yield Row(
         "a sweep's cost per job",
         f"{cost:.1f} s",
-        f"the job alone: {sorted(alone)[len(alone) // 2]:.1f} s",
+        f"the job alone: {took['alone']:.1f} s",
         cost,
         ("≤", 5.0),
         note=f"a sweep of {jobs} jobs less {jobs} jobs alone, start and summary included, / {jobs}",

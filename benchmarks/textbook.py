@@ -19,10 +19,10 @@ from torchvision import datasets
 from torchvision.transforms import ToTensor
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from autoencoders import config, networks, training
+from autoencoders import config, networks
 from autoencoders.data import sources
 from benchmarks.measuring import THREADS, Row, in_turns, steady
-from benchmarks.step import WARM, Clock, by_hand, by_trainer
+from benchmarks.step import WARM, Clock, by_hand, by_trainer, training_data
 
 EPOCHS = 30  # of the lecture's recipe
 
@@ -125,14 +125,10 @@ class SameNetwork(nn.Module):
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    training.quiet()
-    training.ask_cuda_plainly()
     steps = 100 if quick else 300
     for name, least in (("conv", 2.0), ("mlp", 5.0)):
         cfg = config.composed([f"network={name}", "logger=csv", "trainer.accelerator=cpu"])
-        data = training.build_data(cfg)
-        data.prepare_data()
-        data.setup("fit")
+        data = training_data(cfg)
         batch = cfg.data.batch_size
 
         def ours(cfg: Any = cfg, data: Any = data) -> float:

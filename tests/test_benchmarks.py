@@ -4,11 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from benchmarks import __main__ as entry
 from benchmarks.measuring import Row, in_turns, python, steady
-
-from autoencoders.metrics import ssim
 
 
 def test_contenders_are_measured_in_turns_and_the_median_counts() -> None:
@@ -55,10 +52,3 @@ def test_every_benchmark_has_its_file() -> None:
     folder = Path(entry.__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "measuring"}
     assert files == set(entry.NAMES)
-
-
-def test_ssim_in_blocks_is_that_of_each_image() -> None:
-    made = torch.Generator().manual_seed(0)
-    images, others = (torch.rand(120, 1, 16, 16, generator=made) for _ in range(2))
-    alone = torch.cat([ssim(a[None], b[None]) for a, b in zip(images, others, strict=True)])
-    assert torch.allclose(ssim(images, others), alone, atol=1e-6)

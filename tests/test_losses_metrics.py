@@ -57,3 +57,10 @@ def test_chroma_error_does_not_see_luma() -> None:
     red = torch.tensor([0.1, 0, 0]).view(1, 3, 1, 1)
     expected = ((0.1 - 0.0299) ** 2 + 2 * 0.0299**2) / 3
     torch.testing.assert_close(metrics.chroma_squared_error(clean + red, clean), torch.full((2,), expected))
+
+
+def test_ssim_in_blocks_is_that_of_each_image() -> None:
+    made = torch.Generator().manual_seed(0)
+    images, others = (torch.rand(120, 1, 16, 16, generator=made) for _ in range(2))
+    alone = torch.cat([metrics.ssim(a[None], b[None]) for a, b in zip(images, others, strict=True)])
+    assert torch.allclose(metrics.ssim(images, others), alone, atol=1e-6)

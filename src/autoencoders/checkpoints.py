@@ -75,9 +75,8 @@ class Checkpoints(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self.best, self.seconds_before = checkpoint["best"], checkpoint["seconds"]
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
-                logger.drop_after(checkpoint["global_step"])
+        for table in _tables(trainer):
+            table.drop_after(checkpoint["global_step"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen()
@@ -219,7 +218,10 @@ def _any(trainer: Trainer, here: bool) -> bool:
     return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
 
 
+def _tables(trainer: Trainer) -> list[MetricsCSV]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+
+
 def _write_metrics(trainer: Trainer) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsCSV):
-            logger.write()
+    for table in _tables(trainer):
+        table.write()

@@ -4,7 +4,6 @@ A process for each job keeps the jobs apart: one that crashes takes no other alo
 and a job on several devices is to Lightning what it would be without the sweep.
 """
 
-import json
 import math
 import os
 import signal
@@ -21,6 +20,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from autoencoders import stored
 from autoencoders.config import REPOSITORY, check, gpus, quoted, saved_overrides
 from autoencoders.errors import ERROR_FILE, UserError
 from autoencoders.files import written_whole
@@ -87,7 +87,7 @@ class Job:
     @property
     def value(self) -> float:
         """The objective of a finished job."""
-        return float(json.loads((self.folder / "metrics.json").read_text())[self.objective])
+        return float(stored.read_metrics(self.folder / "metrics.json")[self.objective])
 
     @property
     def error(self) -> str | None:

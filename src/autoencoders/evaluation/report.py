@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from autoencoders import figures
+from autoencoders import figures, stored
 from autoencoders.evaluation.latent import main_directions
 from autoencoders.evaluation.subject import Rows, Subject
 from autoencoders.files import written_whole
@@ -152,8 +152,7 @@ def _facts(cfg: DictConfig, environment: dict[str, Any], metrics: dict[str, Any]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return content
+    return stored.read_json(path) if path.is_file() else {}
 
 
 def _explained(group: Callable[..., Any] | None) -> str:

@@ -94,10 +94,11 @@ def reconstruction(subject: Subject) -> tuple[Rows, Tensor]:
             **model.references(batch),
             **(restore(batch) if restore else {}),
         }
+        unaided = psnr(batch.unaided, batch.clean)
         for name, image in images.items():
             metrics = model.image_metrics(batch, image)
             if restore:
-                metrics["gain_db"] = metrics["psnr"] - psnr(batch.unaided, batch.clean)
+                metrics["gain_db"] = metrics["psnr"] - unaided
             sums = totals.setdefault(name, {})
             for metric, values in metrics.items():
                 sums[metric] = sums.get(metric, torch.zeros(())) + values.double().sum().cpu()
