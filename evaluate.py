@@ -5,14 +5,14 @@ With grid=true, its error over kinds and levels of corruption.
 
 import sys
 
-from autoencoders import config, errors
+from autoencoders import errors, runs
 
 
 def main(arguments: list[str]) -> None:
     grids = [argument for argument in arguments if argument.startswith("grid=")]
     if not set(grids) <= {"grid=true", "grid=false"}:
         raise errors.UserError(f"{grids[-1]} must be true or false")
-    run, cfg = config.compose_run([argument for argument in arguments if not argument.startswith("grid=")])
+    run, cfg = runs.compose_run([argument for argument in arguments if not argument.startswith("grid=")])
     # These import torch and lightning: only for a run that is there.
     if grids[-1:] == ["grid=true"]:
         from autoencoders.evaluation.grid import evaluate_grid

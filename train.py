@@ -29,5 +29,5 @@ def main(cfg: DictConfig) -> float:
 if __name__ == "__main__":
     processes.end_with_parent()
     with errors.one_line_errors(), sweeps.none_left_empty():
-        sys.argv[1:] = config.expand_resume(runs.expand_rerun(sys.argv[1:]))
+        sys.argv[1:] = runs.expand_resume(runs.expand_rerun(sys.argv[1:]))
         main()

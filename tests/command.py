@@ -1,4 +1,4 @@
-"""train.py and evaluate.py in processes of their own, on the tiny data, as a user runs them."""
+"""train.py and evaluate.py as a user meets them: in processes of their own, on the tiny data; their lines."""
 
 import csv
 import os
@@ -11,6 +11,8 @@ from types import MappingProxyType
 
 import tiny
 import torch
+
+from autoencoders import errors
 
 NO_WANDB = ["logger=csv"]
 OFTEN = ["checkpoint.every_n_minutes=0"]  # before every step
@@ -90,3 +92,17 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     path = folder / "checkpoints" / f"{name}.ckpt"
     state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
     return state
+
+
+def line_of(call: Callable[[], object]) -> str | None:
+    """The line that `call` ends with; None where it does what was asked for. A bug of ours comes through."""
+    try:
+        call()
+    except Exception as error:
+        line = errors.explain(error)
+        if line is None:
+            raise
+        assert line.isprintable()
+        assert 8 < len(line) < 1010
+        return line
+    return None

@@ -3,9 +3,10 @@
 import errno
 import os
 import shutil
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -212,6 +213,24 @@ EPOCHS = int(os.environ.get("SOAK_EPOCHS", "1000"))
 JOBS = int(os.environ.get("SWEEP_JOBS", "200"))
 
 
+def watched(
+    process: subprocess.Popen[str], look: Callable[[Path], tuple[int, tuple[int, int, int]]]
+) -> dict[int, tuple[int, int, int]]:
+    """What `look` sees in the process's folder of /proc until it ends, the last at each count of its work."""
+    seen = dict[int, tuple[int, int, int]]()
+    drained = threading.Thread(target=process.communicate)  # what it says would fill the pipe
+    drained.start()
+    while process.poll() is None:
+        time.sleep(0.2)
+        try:
+            count, values = look(Path(f"/proc/{process.pid}"))
+            seen[count] = values
+        except (OSError, KeyError, IndexError):
+            break  # it has just ended
+    drained.join()
+    return seen
+
+
 @pytest.mark.slow
 def test_a_thousand_epochs_stay_flat(data_root: Path, tmp_path: Path) -> None:
     """... in memory, open files and threads, from the first fifth on."""
@@ -219,20 +238,14 @@ def test_a_thousand_epochs_stay_flat(data_root: Path, tmp_path: Path) -> None:
     options = [f"trainer.max_epochs={EPOCHS}", f"figures.every_n_epochs={EPOCHS // 10}"]
     options += ["network=mlp", "network.hidden=[8]", "checkpoint.every_n_minutes=0.01"]
     process = start("train.py", data_root, *small(data_root, folder, *options))
-    status, seen = Path(f"/proc/{process.pid}"), dict[int, tuple[int, int, int]]()
-    drained = threading.Thread(target=process.communicate)  # what it says would fill the pipe
-    drained.start()
-    while process.poll() is None:
-        time.sleep(0.5)
-        try:
-            epoch = len(column(folder, "val/mse")) if (folder / "metrics.csv").is_file() else 0
-            fields = dict(line.split(":", 1) for line in (status / "status").read_text().splitlines())
-            seen[epoch] = (
-                int(fields["VmRSS"].split()[0]), len(list((status / "fd").iterdir())), int(fields["Threads"])
-            )  # fmt: skip
-        except (OSError, KeyError):
-            break  # it has just ended
-    drained.join()
+
+    def look(status: Path) -> tuple[int, tuple[int, int, int]]:
+        epoch = len(column(folder, "val/mse")) if (folder / "metrics.csv").is_file() else 0
+        fields = dict(line.split(":", 1) for line in (status / "status").read_text().splitlines())
+        files = len(list((status / "fd").iterdir()))
+        return epoch, (int(fields["VmRSS"].split()[0]), files, int(fields["Threads"]))
+
+    seen = watched(process, look)
     assert process.returncode == 0
     early = min(epoch for epoch in seen if epoch >= EPOCHS // 5)
     late = max(epoch for epoch in seen if epoch < EPOCHS)
@@ -252,19 +265,14 @@ def test_a_long_sweep_stays_flat(data_root: Path, tmp_path: Path) -> None:
         f"hydra.sweep.dir={folder}", f"seed=range({JOBS})", "trainer.limit_test_batches=1",
     ]  # fmt: skip
     process = start("train.py", data_root, *options, environment={"MARKER": str(folder)})
-    status, seen = Path(f"/proc/{process.pid}"), dict[int, tuple[int, int, int]]()
-    drained = threading.Thread(target=process.communicate)  # what it says would fill the pipe
-    drained.start()
-    while process.poll() is None:
-        time.sleep(0.2)
+
+    def look(status: Path) -> tuple[int, tuple[int, int, int]]:
+        memory = int((status / "statm").read_text().split()[1])
+        children = len((status / "task" / str(process.pid) / "children").read_text().split())
         done = len(list(folder.glob("*/metrics.json")))
-        try:
-            memory = int((status / "statm").read_text().split()[1])
-            children = len((status / "task" / str(process.pid) / "children").read_text().split())
-            seen[done] = (memory, len(list((status / "fd").iterdir())), children)
-        except (OSError, IndexError):
-            break
-    drained.join()
+        return done, (memory, len(list((status / "fd").iterdir())), children)
+
+    seen = watched(process, look)
     assert process.returncode == 0
     assert len(list(folder.glob("*/metrics.json"))) == JOBS
     early = seen[min(done for done in seen if done >= JOBS // 5)]

@@ -14,29 +14,16 @@ import pytest
 import tiny
 import torch
 import yaml
+from command import line_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autoencoders import config, errors, stored, sweeps
+from autoencoders import config, runs, stored, sweeps
 from autoencoders.config import leaves
 from autoencoders.data import sources
 from autoencoders.evaluation.report import _facts, _read
 from autoencoders.loggers import MetricsCSV
 from autoencoders.training import build_data, build_model
-
-
-def line_of(call: Callable[[], object]) -> str | None:
-    """The line that `call` ends with; None where it does what was asked for. A bug of ours comes through."""
-    try:
-        call()
-    except Exception as error:
-        line = errors.explain(error)
-        if line is None:
-            raise
-        assert line.isprintable()
-        assert 8 < len(line) < 1010
-        return line
-    return None
 
 
 class Bytes:
@@ -118,7 +105,7 @@ def test_overrides(examples: int) -> None:
         cfg: list[Any] = []
 
         def start() -> None:
-            flags_and_all = config.expand_resume(["logger=csv", *overrides])
+            flags_and_all = runs.expand_resume(["logger=csv", *overrides])
             cfg.append(config.composed([o for o in flags_and_all if not o.startswith("-")]))
             config.check(cfg[0])
 
@@ -159,7 +146,7 @@ def test_overrides(examples: int) -> None:
     ],
 )
 def test_what_is_wrong_is_said(override: str, message: str) -> None:
-    line = line_of(lambda: config.check(config.composed(config.expand_resume([override]))))
+    line = line_of(lambda: config.check(config.composed(runs.expand_resume([override]))))
     assert line is not None
     assert message in line
 
@@ -208,7 +195,7 @@ def test_checkpoints(examples: int, data_root: Path, tmp_path: Path) -> None:
     """... that were damaged, or are those of something else, are refused, or are what they were."""
     run = folders.make(tmp_path / "run", data_root)
     path = run / "checkpoints" / "best.ckpt"
-    model = build_model(config.compose_run([f"run={run}"])[1])
+    model = build_model(runs.compose_run([f"run={run}"])[1])
     state, whole = torch.load(path, weights_only=True)["state_dict"], path.read_bytes()
     names = st.sampled_from([*state, "encoder", ""]) | st.text(max_size=5) | st.integers()
     states = st.dictionaries(names, TENSORS | PLAIN, max_size=4).map(lambda other: {**state, **other})
@@ -294,13 +281,13 @@ def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
             elif isinstance(damage, Bytes) and path.parent.is_dir():
                 path.write_bytes(damage.content)
         before = sorted(run.rglob("*"))
-        if line_of(lambda: config.compose_run([f"run={run}"])) is None:
-            cfg = config.compose_run([f"run={run}"])[1]
+        if line_of(lambda: runs.compose_run([f"run={run}"])) is None:
+            cfg = runs.compose_run([f"run={run}"])[1]
             environment, metrics = (_read(run / name) for name in ("environment.json", "metrics.json"))
             assert all(isinstance(fact, str) for fact in _facts(cfg, environment, metrics).values())
             if (run / "metrics.csv").is_file():
                 MetricsCSV(run, resume=True).drop_after(5)
-        line_of(lambda: config.expand_resume([f"resume={run}"]))
+        line_of(lambda: runs.expand_resume([f"resume={run}"]))
         line_of(lambda: sweeps.read_sweep(run.parent))
         assert sorted(run.rglob("*")) == before
 

@@ -17,9 +17,10 @@ import pytest
 import tiny
 import torch
 import yaml
+from command import line_of
 from conftest import Compose
 
-from autoencoders import config, errors, jobs, sweeps
+from autoencoders import config, errors, jobs, runs, sweeps
 from autoencoders.errors import UserError
 from autoencoders.evaluation import best_model, generation, report
 from autoencoders.evaluation.subject import Subject
@@ -53,23 +54,18 @@ def sweep(folder: Path, task: list[str], hydra: list[str]) -> Path:
 
 
 def resume(folder: Path) -> object:
-    return config.expand_resume([f"resume={folder}"])
+    return runs.expand_resume([f"resume={folder}"])
 
 
 def evaluate(folder: Path) -> object:
-    return config.compose_run([f"run={folder}"])
+    return runs.compose_run([f"run={folder}"])
 
 
 def refused(start: Callable[[Path], object], folder: Path) -> str:
     """The line in which a folder is refused."""
-    try:
-        start(folder)
-    except Exception as error:
-        line = errors.explain(error)
-        if line is None:
-            raise
-        return line
-    pytest.fail("it was taken")
+    line = line_of(lambda: start(folder))
+    assert line is not None, "it was taken"
+    return line
 
 
 OVERRIDES = [
@@ -171,7 +167,7 @@ def test_a_sweep_is_resumed_as_it_was_started(tmp_path: Path) -> None:
         "hydra.launcher.side_by_side=2",
     ]
     of_hydra += ["hydra.sweeper.params.model.code_dim='2,4'", "hydra.callbacks.summary.metric=test/mse"]
-    expanded = config.expand_resume([f"resume={sweep(tmp_path, task, of_hydra)}", "seed=1"])
+    expanded = runs.expand_resume([f"resume={sweep(tmp_path, task, of_hydra)}", "seed=1"])
     assert expanded == [
         "-m",
         *task[:3],
@@ -212,8 +208,8 @@ def test_classes_of_one_s_own_need_the_flag_from_the_command_line(run: Path, com
     say(run, own, "trust=true")
     assert "trust=true" in refused(evaluate, run)
     assert "trust=true" in refused(resume, run)
-    assert config.compose_run([f"run={run}", "trust=true"])[1].model._target_ == "tests.mine.Model"
-    assert config.expand_resume([f"resume={run}", "trust=true"])[-1] == "trust=true"
+    assert runs.compose_run([f"run={run}", "trust=true"])[1].model._target_ == "tests.mine.Model"
+    assert runs.expand_resume([f"resume={run}", "trust=true"])[-1] == "trust=true"
 
 
 def test_every_class_that_conf_names_is_there() -> None:
@@ -435,7 +431,7 @@ def test_a_report_shows_hostile_strings_as_text(data_root: Path, tmp_path: Path)
     run = folders.make(tmp_path / "run", data_root)
     known = {"command": [EVIL], "started": EVIL, "versions": {EVIL: EVIL}, "git": {"commit": EVIL}}
     (run / "environment.json").write_text(json.dumps(known))
-    cfg = config.compose_run([f"run={run}"])[1]
+    cfg = runs.compose_run([f"run={run}"])[1]
     subject = Subject(best_model(run, cfg), build_data(cfg))
     cfg.data.root = EVIL
     subject.data.classes = (EVIL,) * 10  # type: ignore[misc]

@@ -14,18 +14,15 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from autoencoders import stored
 from autoencoders.errors import UserError, is_main_process, near, redacted
-from autoencoders.overrides import GROUPS, KEYS, OF_A_SWEEP, parsed, taken
+from autoencoders.overrides import GROUPS, KEYS
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -272,143 +269,6 @@ def plain(node: DictConfig | ListConfig) -> Any:
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
 
 
-# ---- run folders -------------------------------------------------------------------------------------------
-
-BY_HAND = ("bash", "interactive")  # jobs of SLURM in which one types
-ONCE = ("resume", "trust")  # what a start is told, and the next one not
-
-
-def saved_overrides(run: Path) -> list[str]:
-    """The overrides that a run was started with, but for those that hold for one start; and data.root only
-    if there is data, as the run may come from elsewhere, and a file must not say where to download to.
-
-    Raises:
-        UserError: there is no such folder, or it is not a run's.
-    """
-    if not run.is_dir():
-        raise UserError(f"no run folder {run}")
-    stored.check_run(run)
-    saved = run / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise UserError(f"{run} is not a run folder: it has no {saved.relative_to(run)}")
-    overrides = stored.read_strings(saved, stored.read_yaml(saved))
-    kept = [(taken(override, saved), override) for override in overrides]
-    return [o for read, o in kept if read.key_or_group not in ONCE and not _root_without_data(read)]
-
-
-def _root_without_data(override: Override) -> bool:
-    root = Path(str(override.value()))
-    return override.key_or_group == "data.root" and not any(
-        path.is_file() for pattern in ("*/*-ubyte*", "*/*_batch*.bin") for path in root.glob(pattern)
-    )
-
-
-def _saved_sweep(sweep: Path) -> tuple[list[str], list[str]]:
-    """The overrides of a sweep's jobs, and those of Hydra, that it was started with."""
-    path = sweep / "multirun.yaml"
-    stored.check_links(sweep)
-    content = stored.read_yaml(path)
-    for key in ("hydra", "overrides"):
-        content = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no overrides of a sweep")
-    of_jobs, of_hydra = (stored.read_strings(path, content.get(of)) for of in ("task", "hydra"))
-    return (
-        [o for o in of_jobs if taken(o, path).key_or_group not in ONCE],
-        [o for o in of_hydra if taken(o, path, OF_A_SWEEP).key_or_group != "hydra.sweep.dir"],
-    )
-
-
-def best_checkpoint(run: Path) -> Path:
-    """The path of a run's best model.
-
-    Raises:
-        UserError: the run saved none.
-    """
-    path = run / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        raise UserError(f"{run} holds no checkpoint ({path.relative_to(run)}): it was never validated")
-    return path
-
-
-def expand_resume(arguments: Sequence[str]) -> list[str]:
-    """`resume=<run folder>` becomes the run's own overrides and folder, then the other arguments.
-
-    `resume=<sweep folder>` becomes the sweep's own command line: it leaves out the jobs that are done. A run
-    that SLURM has requeued needs no `resume`.
-
-    Raises:
-        UserError: an argument is none, or there is nothing to resume.
-    """
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
-    if requeued := None if named else _requeued():
-        named = [requeued]
-    if any(argument.startswith("hydra.job.name=train_ddp_process") for argument in arguments):
-        return list(arguments)  # Lightning gives the processes that it starts what came out here
-    rest = [argument for argument in arguments if not argument.startswith("resume=")]
-    overrides = _overrides(rest)
-    if not named:
-        return list(arguments)
-    run = Path(named[-1])
-    if (run / "multirun.yaml").is_file():
-        of_jobs, of_hydra = _saved_sweep(run)
-        return ["-m", *of_jobs, *of_hydra, f"hydra.sweep.dir={quoted(run.resolve())}", *rest]
-    saved = saved_overrides(run)
-    if requeued:  # its command line is that of the first start, and `+key=...` can't be said twice
-        rest = [argument for argument in rest if argument not in saved]
-        overrides = [override for override in overrides if override not in saved]
-    check(composed([*saved, *overrides]))  # before Hydra writes what may be wrong into the run's folder
-    folder = quoted(run.resolve())
-    # Hydra's files stay as they are: it doesn't write them whole.
-    of_hydra = [f"hydra.run.dir={folder}", "hydra.mode=RUN", "hydra.output_subdir=null"]
-    return [*saved, *of_hydra, f"resume={folder}", *rest]
-
-
-def _overrides(arguments: Sequence[str]) -> list[str]:
-    """What of a command line is no flag of Hydra's; all of it is checked."""
-    parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(message)
-
-    parser.error = refuse  # type: ignore[method-assign]  # it would print how Hydra is used, and exit
-    overrides = parser.parse_args(list(arguments)).overrides
-    for override in overrides:
-        parsed(override)
-    return list(overrides)
-
-
-def _requeued() -> str | None:
-    """The folder of the run that SLURM stopped and starts again now."""
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-        return None
-    folders = [path.parents[1] for path in Path("runs").glob(f"*/{_started()}/checkpoints/last.ckpt")]
-    return str(folders[0]) if folders else None
-
-
-def compose_run(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
-    """A run folder, `run=...` of the arguments, and its configuration with the other arguments over it.
-
-    Raises:
-        UserError: there is no such run, or the overrides would change the model that it trained.
-    """
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("run=")]
-    if len(named) != 1 or not named[0]:
-        raise UserError("name one run folder: python evaluate.py run=runs/denoising/2026-01-31_12-00-00")
-    run = Path(named[0])
-    rest = _overrides([argument for argument in arguments if not argument.startswith("run=")])
-    saved = saved_overrides(run)
-    best_checkpoint(run)
-    # Another corruption than the trained one has other keys, so what was said of the old one is void.
-    groups = [argument.partition("=")[0] for argument in rest if "." not in argument.partition("=")[0]]
-    kept = [override for override in saved if override.lstrip("+~").partition(".")[0] not in groups]
-    cfg = composed([*kept, *rest])
-    check(cfg)
-    if plain(cfg.model) != plain(composed(saved).model):
-        raise UserError(f"the model of {run} is trained: override data and corruption, or train another one")
-    return run, cfg
-
-
 def composed(overrides: Sequence[str]) -> DictConfig:
     """conf/ with overrides, without Hydra's own part; also while a Hydra application runs."""
     hydra = GlobalHydra.instance()
@@ -437,8 +297,11 @@ def gpus() -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
+BY_HAND = ("bash", "interactive")  # jobs of SLURM in which one types
+
+
 @cache
-def _started() -> str:
+def started() -> str:
     """What a run's folder is called: the time, of the first process of all that a run has on its machines;
     where srun started it the job's number and the step's, which a requeued job keeps."""
     by_srun = int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "SLURM_STEP_ID" in os.environ
@@ -456,4 +319,4 @@ def _started() -> str:
     return now
 
 
-OmegaConf.register_new_resolver("started", _started, replace=True)
+OmegaConf.register_new_resolver("started", started, replace=True)

@@ -21,10 +21,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import stored
-from autoencoders.config import REPOSITORY, check, gpus, quoted, saved_overrides
+from autoencoders.config import REPOSITORY, check, gpus, quoted
 from autoencoders.errors import ERROR_FILE, UserError
 from autoencoders.files import written_whole
 from autoencoders.processes import GRACE_S, Interruption, how_it_ended
+from autoencoders.runs import saved_overrides
 
 POLL_S = 0.1
 OF_THE_SWEEP = ("hydra.run.", "hydra.mode", "hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")

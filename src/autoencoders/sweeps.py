@@ -255,8 +255,8 @@ class TestLevels(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from autoencoders import figures
-        from autoencoders.config import compose_run
         from autoencoders.evaluation import test_errors
+        from autoencoders.runs import compose_run
 
         folder = Path(str(config.hydra.sweep.dir))
         trained: Mapping[str, Path] = {

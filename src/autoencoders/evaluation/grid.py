@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from autoencoders import config, figures
+from autoencoders import figures, runs
 from autoencoders.evaluation import test_errors
 from autoencoders.files import written_whole
 
@@ -27,7 +27,7 @@ def evaluate_grid(run: Path, trust: bool = False) -> None:
     cells = [(kind, key, level) for kind, (key, levels) in KINDS.items() for level in levels]
     for kind, key, level in tqdm(cells, desc="kinds and levels", disable=None):
         overrides = [f"run={run}", f"corruption={kind}", f"corruption.{key}={level}", f"trust={trust}"]
-        model, corrupted = test_errors(*config.compose_run(overrides))
+        model, corrupted = test_errors(*runs.compose_run(overrides))
         lines.append((kind, key, level, model, corrupted))
     with written_whole(folder / "grid.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
