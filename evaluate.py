@@ -14,6 +14,9 @@ def main(arguments: list[str]) -> None:
         raise errors.UserError(f"{grids[-1]} must be true or false")
     run, cfg = runs.compose_run([argument for argument in arguments if not argument.startswith("grid=")])
     # These import torch and lightning: only for a run that is there.
+    from autoencoders import hardware
+
+    hardware.prepare()
     if grids[-1:] == ["grid=true"]:
         from autoencoders.evaluation.grid import evaluate_grid
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from autoencoders import training
+from autoencoders import hardware, training
 from autoencoders.config import REPOSITORY
 from autoencoders.files import replace_between, write_json
 from benchmarks.measuring import THREADS
@@ -71,7 +71,7 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
     torch.set_num_threads(THREADS)
     training.quiet()
-    training.ask_cuda_plainly()
+    hardware.prepare()
     print("\n".join(f"{key:9} {value}" for key, value in machine().items()), flush=True)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in chosen.names or NAMES:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from benchmarks.measuring import Row, in_turns, python, run_folder, train
-from benchmarks.textbook import epoch_seconds
+from benchmarks.measuring import Row, apart, in_turns, python, run_folder, train
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -12,7 +11,7 @@ def rows(quick: bool) -> Iterator[Row]:
         took = in_turns(
             1 if quick else 3,
             evaluation=lambda: python("evaluate.py", f"run={folder}").seconds,
-            epoch=lambda: epoch_seconds("autoencoder", 100 if quick else 300),
+            epoch=lambda: apart(f"textbook.epoch_seconds('autoencoder', {100 if quick else 300})"),
         )
     yield Row(
         "a full evaluation and its report, MNIST",

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator
 
-from benchmarks.measuring import Row, run_folder, train
-from benchmarks.textbook import EPOCHS, epoch_seconds
+from benchmarks.measuring import Row, apart, run_folder, train
+from benchmarks.textbook import EPOCHS
 
 # The published test error, the goal, and the fewest epochs of our defaults that reach it.
 TARGETS = {
@@ -18,11 +18,12 @@ TARGETS = {
 def rows(quick: bool) -> Iterator[Row]:
     steps, cut = (20, ["trainer.limit_train_batches=20"]) if quick else (200, [])
     for name, (target, goal, task, command) in TARGETS.items():
-        before = epoch_seconds(task, steps)  # and after, so that neither has the better hour
+        epoch = f"textbook.epoch_seconds({task!r}, {steps})"
+        before = apart(epoch)  # and after, so that neither has the better hour
         with run_folder() as folder:
             taken = train(folder, *command.split(), *cut).seconds
             error = json.loads((folder / "metrics.json").read_text())["test/mse"]
-        textbook = EPOCHS * (before + epoch_seconds(task, steps)) / 2
+        textbook = EPOCHS * (before + apart(epoch)) / 2
         yield Row(
             f"time to a test error of {target}: {name}",
             f"{taken:.1f} s, error {error:.4g} (`{command}`)",

@@ -11,7 +11,7 @@ import torch
 from lightning import Callback
 from omegaconf import DictConfig
 
-from autoencoders import config, training
+from autoencoders import config, hardware, training
 from autoencoders.callbacks import progress
 from autoencoders.checkpoints import Checkpoints
 from autoencoders.data import Batch, ImageDataModule
@@ -67,7 +67,7 @@ def bare_loop(cfg: DictConfig, pairs: Iterable[Batch]) -> float:
     """Seconds a step of the loop that one would write without Lightning, the first `WARM` left out."""
     model = training.build_model(cfg).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    mixed = training.fast_precision("cpu") == "bf16-mixed"
+    mixed = hardware.fast_precision("cpu") == "bf16-mixed"
     ends = []
     for pair in pairs:
         optimizer.zero_grad()

@@ -6,12 +6,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -21,7 +23,7 @@ from torchvision.transforms.functional import rgb_to_grayscale
 
 from autoencoders import config, networks
 from autoencoders.data import sources
-from benchmarks.measuring import THREADS, Row, in_turns, steady
+from benchmarks.measuring import THREADS, Row, apart, in_turns, steady
 from benchmarks.step import WARM, Clock, by_hand, by_trainer, training_data
 
 EPOCHS = 30  # of the lecture's recipe
@@ -114,7 +116,7 @@ def epoch_seconds(task: str, steps: int) -> float:
 class SameNetwork(nn.Module):
     """The encoder and decoder of a configuration of ours, ending in a sigmoid as our likelihood does."""
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: DictConfig) -> None:
         super().__init__()
         network = config.plain(cfg.network)
         self.encoder = networks.encoder(network, cfg.data.input_shape, cfg.model.code_dim)
@@ -124,29 +126,27 @@ class SameNetwork(nn.Module):
         return torch.sigmoid(self.decoder(self.encoder(images)))
 
 
+def same_network_seconds(chosen: str, steps: int, workers: int) -> float:
+    """Seconds a step of the textbook pipeline with the network and the batch that ours has by default."""
+    cfg = config.composed([chosen])
+    return step_seconds(SameNetwork(cfg), "autoencoder", cfg.data.batch_size, steps, workers)
+
+
 def rows(quick: bool) -> Iterator[Row]:
     steps = 100 if quick else 300
-    for name, least in (("conv", 2.0), ("mlp", 5.0)):
-        cfg = config.composed([f"network={name}", "logger=csv", "trainer.accelerator=cpu"])
-        data = training_data(cfg)
-        batch = cfg.data.batch_size
-
-        def ours(cfg: Any = cfg, data: Any = data) -> float:
-            return by_trainer(cfg, data, steps)
-
-        def textbook(cfg: Any = cfg, workers: int = 0) -> float:
-            return step_seconds(SameNetwork(cfg), "autoencoder", cfg.data.batch_size, steps, workers)
-
-        def bare(cfg: Any = cfg, data: Any = data) -> float:
-            return by_hand(cfg, data, steps)
-
-        def with_workers(cfg: Any = cfg) -> float:
-            return textbook(cfg, THREADS)
-
-        took = in_turns(1 if quick else 5, ours=ours, textbook=textbook, with_workers=with_workers, bare=bare)
+    for chosen, least in (("model=autoencoder", 2.0), ("experiment=latent_space", 5.0)):
+        cfg = config.composed([chosen, "logger=csv", "trainer.accelerator=cpu"])
+        data, batch = training_data(cfg), cfg.data.batch_size
+        took = in_turns(
+            1 if quick else 5,
+            ours=partial(by_trainer, cfg, data, steps),
+            textbook=partial(apart, f"textbook.same_network_seconds({chosen!r}, {steps}, 0)"),
+            with_workers=partial(apart, f"textbook.same_network_seconds({chosen!r}, {steps}, {THREADS})"),
+            bare=partial(by_hand, cfg, data, steps),
+        )
         for how, seconds in (("", took["textbook"]), (f" with {THREADS} workers", took["with_workers"])):
             yield Row(
-                f"training, same network ({name}) and batch ({batch})",
+                f"training, same network ({cfg.network.name}) and batch ({batch})",
                 f"{batch / took['ours']:,.0f} images/s",
                 f"the textbook pipeline{how}: {batch / seconds:,.0f}",
                 seconds / took["ours"],

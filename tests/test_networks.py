@@ -14,6 +14,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mlp": {"name": "mlp", "hidden": [32, 16]},
     "conv": {"name": "conv", "patch": 2, "channels": [8, 16], "hidden": [32], "linear_path": True},
     "conv-plain": {"name": "conv", "patch": 1, "channels": [4, 8, 16], "hidden": []},
+    "conv-norm": {"name": "conv", "patch": 2, "channels": [8], "hidden": [16], "norm": True},
     "conv-one": {"name": "conv", "patch": 4, "channels": [8], "hidden": [16]},
 }
 
@@ -41,6 +42,15 @@ def test_linear_path_is_added_to_the_network() -> None:
     body, path = network.branches
     torch.testing.assert_close(network(images), body(images) + path(images))
     assert sum(isinstance(layer, nn.Linear) for layer in path.modules()) == 1
+
+
+def test_a_normalised_layer_does_not_see_its_input_s_scale() -> None:
+    """What comes after a hidden layer is the same for an image and, without a bias, its multiple."""
+    network = networks.encoder({"name": "mlp", "hidden": [8], "norm": True}, (1, 4, 4), 3)
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Linear))
+    nn.init.zeros_(first.bias)
+    images = torch.rand(2, 1, 4, 4) + 1
+    torch.testing.assert_close(network(images), network(3 * images), atol=1e-3, rtol=1e-3)
 
 
 def test_sizes_that_do_not_fit_are_said() -> None:

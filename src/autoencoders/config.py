@@ -70,7 +70,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
 }
 CHOICES: dict[str, tuple[object, ...]] = {
     r"trust|evaluate|data\.(flip|binarize|corrupt_once)|corruption\.(.+\.)?clip": (True, False),
-    r"(model\.)?network\.linear_path": (True, False),
+    r"(model\.)?network\.(linear_path|norm)": (True, False),
     r"trainer\.(benchmark|deterministic|detect_anomaly|sync_batchnorm)": (True, False),
     r"objective": ("val/mse", "val/loss"),
     r"model\.likelihood": ("gaussian", "bernoulli"),

@@ -21,7 +21,7 @@ def encoder(network: Mapping[str, Any], shape: Shape, features: int) -> nn.Modul
     """The encoder of a family, e.g. `{"name": "mlp", "hidden": [512, 128]}`, for images of `shape`.
 
     With `linear_path: true` an affine map is added to the network's output, so that the network has only to
-    learn what PCA can't.
+    learn what PCA can't. With `norm: true` every layer but the last is normalised (Ba et al. 2016).
     """
     name, linear_path, sizes = _split(network)
     body = ENCODERS[name](shape, features, **sizes)
@@ -62,19 +62,24 @@ def _linear_decoder(code_dim: int, shape: Shape) -> nn.Sequential:
     return _mlp_decoder(code_dim, shape, hidden=())
 
 
-def _mlp_encoder(shape: Shape, features: int, hidden: Sequence[int]) -> nn.Sequential:
+def _mlp_encoder(shape: Shape, features: int, hidden: Sequence[int], norm: bool = False) -> nn.Sequential:
     channels, height, width = shape
-    return nn.Sequential(nn.Flatten(), *_layers([channels * height * width, *hidden, features]))
+    return nn.Sequential(nn.Flatten(), *_layers([channels * height * width, *hidden, features], norm))
 
 
-def _mlp_decoder(code_dim: int, shape: Shape, hidden: Sequence[int]) -> nn.Sequential:
+def _mlp_decoder(code_dim: int, shape: Shape, hidden: Sequence[int], norm: bool = False) -> nn.Sequential:
     channels, height, width = shape
-    layers = _layers([code_dim, *reversed(hidden), channels * height * width])
+    layers = _layers([code_dim, *reversed(hidden), channels * height * width], norm)
     return nn.Sequential(*layers, nn.Unflatten(1, tuple(shape)))
 
 
 def _conv_encoder(
-    shape: Shape, features: int, patch: int, channels: Sequence[int], hidden: Sequence[int]
+    shape: Shape,
+    features: int,
+    patch: int,
+    channels: Sequence[int],
+    hidden: Sequence[int],
+    norm: bool = False,
 ) -> nn.Sequential:
     """Patches of `patch` x `patch` pixels become channels, which makes the first layer, the dearest one on
     a full-size image, cheap. Then each convolution halves the side; fully connected layers end in the code.
@@ -82,22 +87,28 @@ def _conv_encoder(
     widths, sides = _conv_sizes(shape, patch, channels)
     layers: list[nn.Module] = [nn.PixelUnshuffle(patch)]
     for (before, after), side in zip(pairwise(widths), sides, strict=False):
-        layers += [nn.Conv2d(before, after, _kernel(side), stride=2, padding=1), nn.SiLU()]
+        layers += [nn.Conv2d(before, after, _kernel(side), stride=2, padding=1), *_activation(after, norm)]
     flat = widths[-1] * sides[-1] ** 2
-    return nn.Sequential(*layers, nn.Flatten(), *_layers([flat, *hidden, features]))
+    return nn.Sequential(*layers, nn.Flatten(), *_layers([flat, *hidden, features], norm))
 
 
 def _conv_decoder(
-    code_dim: int, shape: Shape, patch: int, channels: Sequence[int], hidden: Sequence[int]
+    code_dim: int,
+    shape: Shape,
+    patch: int,
+    channels: Sequence[int],
+    hidden: Sequence[int],
+    norm: bool = False,
 ) -> nn.Sequential:
     widths, sides = _conv_sizes(shape, patch, channels)
     flat = widths[-1] * sides[-1] ** 2
     layers: list[nn.Module] = [
-        *_layers([code_dim, *reversed(hidden), flat]),
+        *_layers([code_dim, *reversed(hidden), flat], norm),
         nn.Unflatten(1, (widths[-1], sides[-1], sides[-1])),
     ]
     for (before, after), side in zip(pairwise(widths[::-1]), sides[-2::-1], strict=True):
-        layers += [nn.SiLU(), nn.ConvTranspose2d(before, after, _kernel(side), stride=2, padding=1)]
+        transposed = nn.ConvTranspose2d(before, after, _kernel(side), stride=2, padding=1)
+        layers += [*_activation(before, norm), transposed]
     return nn.Sequential(*layers, nn.PixelShuffle(patch))
 
 
@@ -117,12 +128,18 @@ def _kernel(side: int) -> int:
     return 4 - side % 2
 
 
-def _layers(widths: Sequence[int]) -> list[nn.Module]:
-    """Fully connected layers with SiLU between them, none after the last."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.SiLU()]
-    return layers[:-1]
+def _layers(widths: Sequence[int], norm: bool) -> list[nn.Module]:
+    """Fully connected layers with an activation between them, none after the last."""
+    layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
+    for before, after in pairwise(widths[1:]):
+        layers += [*_activation(before, norm), nn.Linear(before, after)]
+    return layers
+
+
+def _activation(width: int, norm: bool) -> list[nn.Module]:
+    """SiLU; after a normalisation over all numbers that the layer makes of an image, if wanted. (Over a batch
+    instead, what becomes of an image would depend on the others, and on the number of devices.)"""
+    return [nn.GroupNorm(1, width), nn.SiLU()] if norm else [nn.SiLU()]
 
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {

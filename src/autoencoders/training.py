@@ -4,7 +4,6 @@ import html
 import logging
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import config, stored
+from autoencoders import config, hardware, stored
 from autoencoders.callbacks import Pictures, progress
 from autoencoders.checkpoints import Checkpoints, WholeFiles
 from autoencoders.data import ImageDataModule
@@ -52,7 +51,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
 def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
     start = time.monotonic()
     quiet()
-    ask_cuda_plainly()
+    hardware.prepare()
     seed_everything(cfg.seed, workers=True, verbose=False)
     # What most often goes wrong comes before other processes and W&B are started.
     data, model = build_data(cfg), build_model(cfg)
@@ -159,7 +158,7 @@ def build_loggers(cfg: DictConfig, folder: Path, resume: bool) -> list[Any]:
 def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
     options = config.plain(cfg.trainer)
     if options["precision"] == "auto":
-        options["precision"] = fast_precision(options["accelerator"])
+        options["precision"] = hardware.fast_precision(options["accelerator"])
     trainer = instantiate(
         options,
         logger=False,
@@ -180,15 +179,6 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
             f"trainer.devices={trainer.num_devices} is more than the {cores} CPU cores of this machine"
         )
     return trainer
-
-
-def fast_precision(accelerator: str) -> str:
-    """bf16-mixed where matrices in bfloat16 are multiplied much faster than in float32, else 32-true."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    processor = Path("/proc/cpuinfo")
-    fast = processor.exists() and re.search(r"\b(amx_bf16|avx512_bf16)\b", processor.read_text())
-    return "bf16-mixed" if fast else "32-true"
 
 
 def record(cfg: DictConfig, folder: Path) -> None:
@@ -249,12 +239,6 @@ def report(folder: Path, metrics: dict[str, float], loggers: list[Any]) -> None:
     print(f"  metrics  {folder / 'metrics.json'}, {folder / 'metrics.csv'}")
     for logger in loggers[1:]:
         print(f"  W&B      {how_to_look(logger.experiment)}")
-
-
-def ask_cuda_plainly() -> None:
-    """Unsets what Lightning sets for the sake of forks, which there are none of: with it each step of an
-    optimizer looks for a GPU's driver anew, 0.1 ms where there is none."""
-    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
 def quiet() -> None:
