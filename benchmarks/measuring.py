@@ -81,12 +81,12 @@ def python(*arguments: str | Path, threads: int = THREADS, fails: bool = False) 
     return Process(taken, used.ru_maxrss / 1024, output)  # Linux counts in KiB
 
 
-def apart(call: str, threads: int = THREADS) -> float:
+def apart(call: str) -> float:
     """What a function of the benchmarks returns, in a process of its own: so nothing of what we set for ours
     helps the others. E.g. `apart("textbook.epoch_seconds('denoising', 100)")`."""
     name = call.partition(".")[0]
     code = f"from benchmarks import {name}; print({call})"
-    return float(python("-W", "ignore", "-c", code, threads=threads).output.split()[-1])
+    return float(python("-W", "ignore", "-c", code).output.split()[-1])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -84,14 +85,11 @@ def rows(quick: bool) -> Iterator[Row]:
         cfg = config.composed([*overrides, "logger=csv", "trainer.accelerator=cpu"])
         data = training_data(cfg)
         steps = 50 if quick else 200
-
-        def trainer(cfg: DictConfig = cfg, data: ImageDataModule = data, steps: int = steps) -> float:
-            return by_trainer(cfg, data, steps)
-
-        def bare(cfg: DictConfig = cfg, data: ImageDataModule = data, steps: int = steps) -> float:
-            return by_hand(cfg, data, steps)
-
-        took = in_turns(3 if quick else 9, trainer=trainer, bare=bare)
+        took = in_turns(
+            3 if quick else 9,
+            trainer=partial(by_trainer, cfg, data, steps),
+            bare=partial(by_hand, cfg, data, steps),
+        )
         yield Row(
             f"training step: {name}",
             f"{cfg.data.batch_size / took['trainer']:,.0f} images/s ({1e3 * took['trainer']:.2f} ms)",
