@@ -13,7 +13,7 @@ from autoencoders.data.pairs import GlobalBatches, Images, loader
 from benchmarks.measuring import Row, in_turns
 from benchmarks.step import WARM, bare_loop
 
-BATCH, SIDES = 64, (28, 64, 128)
+BATCH, SIDES = 128, (28, 64, 128)
 
 
 def mapped(path: Path, count: int) -> Images:
