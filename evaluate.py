@@ -6,6 +6,7 @@ With grid=true, its error over kinds and levels of corruption.
 import sys
 
 from autoencoders import errors, runs
+from autoencoders.imports import importing
 
 
 def main(arguments: list[str]) -> None:
@@ -14,16 +15,14 @@ def main(arguments: list[str]) -> None:
         raise errors.UserError(f"{grids[-1]} must be true or false")
     run, cfg = runs.compose_run([argument for argument in arguments if not argument.startswith("grid=")])
     # These import torch and lightning: only for a run that is there.
-    from autoencoders import hardware
-
+    with importing():
+        from autoencoders import hardware
+        from autoencoders.evaluation import evaluate_run
+        from autoencoders.evaluation.grid import evaluate_grid
     hardware.prepare()
     if grids[-1:] == ["grid=true"]:
-        from autoencoders.evaluation.grid import evaluate_grid
-
         evaluate_grid(run, trust=cfg.trust)
     else:
-        from autoencoders.evaluation import evaluate_run
-
         evaluate_run(run, cfg)
 
 

@@ -8,6 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from autoencoders import config, errors, jobs, processes, runs, sweeps
+from autoencoders.imports import importing
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -16,12 +17,12 @@ def main(cfg: DictConfig) -> float:
         return jobs.run_alone(cfg)
     with errors.one_line_errors(), config.checked(cfg) as folder:
         # These import torch and lightning, which takes seconds: only for a config that is known to be good.
-        from autoencoders.training import train
-
+        with importing():
+            from autoencoders.training import train
         objective = train(cfg, folder)
         if cfg.evaluate and errors.is_main_process():
-            from autoencoders.evaluation import evaluate_run
-
+            with importing():
+                from autoencoders.evaluation import evaluate_run
             evaluate_run(folder, cfg)
         return objective
 

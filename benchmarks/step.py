@@ -23,7 +23,10 @@ WARM = 20
 DEFAULTS = {
     "MNIST, model=autoencoder": (["model=autoencoder"], ("≥", 0.95)),
     "CIFAR-10, model=colorization": (["experiment=colorization"], ("≥", 0.95)),
-    "floor: an MLP of 32 units, batch 64": (["network=mlp", "network.hidden=[32]", "data.batch_size=64"], None),
+    "floor: an MLP of 32 units, batch 64": (
+        ["network=mlp", "network.hidden=[32]", "data.batch_size=64"],
+        None,
+    ),
 }
 
 
