@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as tv
 
@@ -128,13 +127,15 @@ class ImageDataModule(LightningDataModule):
             return Noise(self.seed, stream, batch.step, rows=rows, device=device, **self._place())
 
         def augmented(pictures: Tensor) -> Tensor:  # the same way each time, so a fixed x̃ stays with its x
-            if self.flip:
-                pictures = flipped(pictures, noise(FLIPS))
-            return shifted(pictures, self.shift, noise(SHIFTS)) if self.shift else pictures
+            if not self.flip and not self.shift:
+                return pictures
+            flips, shifts = noise(FLIPS) if self.flip else None, noise(SHIFTS)
+            return flipped_and_shifted(pictures, flips, shifts, self.shift)
 
-        images, corrupted = to_float(batch.images), batch.corrupted
+        # Pixels are moved while they are bytes.
+        images = to_float(augmented(batch.images) if training else batch.images)
+        corrupted = batch.corrupted
         if training:
-            images = augmented(images)
             if self.binarize:
                 images = (noise(BITS).uniform(*images.shape) < images).float()
             corrupted = None if corrupted is None else augmented(corrupted)
@@ -183,21 +184,23 @@ def binarized(images: Tensor, stream: int) -> Tensor:
     return (noise.uniform(*images.shape) * 255 < images).to(torch.uint8) * 255
 
 
-def flipped(images: Tensor, noise: Noise) -> Tensor:
-    """Half of the images (B, C, H, W), mirrored left to right."""
-    return torch.where(noise.uniform(len(images), 1, 1, 1) < 0.5, images.flip(-1), images)
-
-
-def shifted(images: Tensor, most: int, noise: Noise) -> Tensor:
-    """The images (B, C, H, W), each moved by -most..most pixels both ways, with reflected edges."""
+def flipped_and_shifted(images: Tensor, flips: Noise | None, shifts: Noise, most: int) -> Tensor:
+    """The images (B, C, H, W), half of them mirrored left to right if there are `flips`, then each moved by
+    -most..most pixels both ways, with reflected edges: all by one gathering of pixels."""
     count, channels, height, width = images.shape
-    padded = F.pad(images, (most, most, most, most), mode="reflect")
-    start = (noise.uniform(count, 2, 1) * (2 * most + 1)).long()  # (B, 2, 1): top and left
-    rows = start[:, 0] + torch.arange(height, device=images.device)  # (B, H)
-    columns = start[:, 1] + torch.arange(width, device=images.device)  # (B, W)
-    image = torch.arange(count, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[None, :, None, None]
-    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    start = (shifts.uniform(count, 2, 1) * (2 * most + 1)).long() - most  # (B, 2, 1): top and left
+    rows = reflected(start[:, 0] + torch.arange(height, device=images.device), height)  # (B, H)
+    columns = reflected(start[:, 1] + torch.arange(width, device=images.device), width)  # (B, W)
+    if flips:
+        columns = torch.where(flips.uniform(count, 1) < 0.5, width - 1 - columns, columns)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (B, H W)
+    return images.flatten(2).gather(2, pixels[:, None].expand(-1, channels, -1)).view_as(images)
+
+
+def reflected(places: Tensor, size: int) -> Tensor:
+    """Places in -size < p < 2 size - 1, those outside 0..size-1 as in a mirror at the edge's pixel."""
+    last = size - 1
+    return last - (last - places.abs()).abs()
 
 
 def as_colour(images: Tensor, colour: Colour) -> Tensor:
