@@ -33,13 +33,13 @@ format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reproduce: $(READY) ## reproduce published results, the quick ones with one seed, and write the README's table (10 minutes)
+reproduce: $(READY) ## reproduce published results, the quick ones with one seed, and write the README's table (6 to 10 minutes)
 	$(BIN)/python -m autoencoders.ledger --quick --seeds 0
 
 reproduce-all: $(READY) ## the same with all of them and three seeds (more than two hours)
 	$(BIN)/python -m autoencoders.ledger
 
-bench: $(READY) ## measure how fast it is and write the README's speed table (27 minutes; nothing else should run)
+bench: $(READY) ## measure how fast it is and write the README's speed table (20 to 30 minutes; nothing else should run)
 	$(BIN)/python -W ignore -m benchmarks $(ARGS)
 
 clean: ## remove the virtual environment and caches (data and runs stay)

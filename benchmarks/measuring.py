@@ -58,7 +58,7 @@ class Process:
     """What a process took, its start and end included, and what it said."""
 
     seconds: float
-    peak: float  # MiB
+    peak: float  # MiB; not less than what the process that started it holds: Linux hands that on
     output: str
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as entry
-from benchmarks.measuring import Row, in_turns, python, steady
+from benchmarks.measuring import Row, apart, in_turns, python, steady
 
 
 def test_contenders_are_measured_in_turns_and_the_median_counts() -> None:
@@ -32,6 +32,11 @@ def test_a_process_is_measured_and_its_failure_is_one() -> None:
     assert done.output == "said\n"
     with pytest.raises(RuntimeError, match="lost"):
         python("-c", "raise SystemExit('lost')")
+
+
+def test_what_is_measured_apart_is_free_of_what_this_process_holds() -> None:
+    held = b"x" * (300 << 20)
+    assert apart("measuring.python('-c', '').peak") < 200 < len(held) >> 20
 
 
 def test_the_table_says_what_is_missed() -> None:
