@@ -39,7 +39,7 @@ class Gaussian:
         return output.sigmoid() if self.bounded else output
 
     def nll(self, output: Tensor, clean: Tensor) -> Tensor:
-        squared = (self.mean(output) - clean).square().flatten(1).sum(1)
+        squared = F.mse_loss(self.mean(output), clean, reduction="none").flatten(1).sum(1)
         constant = clean.shape[1:].numel() * math.log(self.std * math.sqrt(2 * math.pi))
         return squared / (2 * self.std**2) + constant
 
