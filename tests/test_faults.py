@@ -20,7 +20,8 @@ from conftest import Compose
 from autoencoders import loggers, runs, training
 from autoencoders.checkpoints import WholeFiles
 from autoencoders.errors import UserError, explain
-from autoencoders.models import VAE
+from autoencoders.metrics import squared_error
+from autoencoders.models import VAE, base
 
 
 def test_numbers_that_are_none_end_the_run(composed: Compose, tmp_path: Path) -> None:
@@ -29,6 +30,19 @@ def test_numbers_that_are_none_end_the_run(composed: Compose, tmp_path: Path) ->
     assert "the loss is nan at step 2, learning rate" in str(error.value)
     assert "nll is nan; there is no checkpoint yet" in str(error.value)
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_validation_image_without_a_number_is_not_left_out(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_of_them(reconstruction: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        errors = squared_error(reconstruction, clean)
+        errors[0] = torch.nan
+        return errors
+
+    monkeypatch.setattr(base, "squared_error", one_of_them)
+    with pytest.raises(UserError, match="val/mse was never a number: there is no best model"):
+        training.train(composed("network=mlp", "trainer.max_epochs=1"), tmp_path)
 
 
 def test_the_term_and_the_last_good_checkpoint_are_named(

@@ -142,7 +142,8 @@ class BaseAutoencoder(LightningModule):
         for name, value in values.items():
             key = f"{stage}_{name}"
             if key not in self.averages:
-                self.averages[key] = MeanMetric().to(self.device)
+                # "disable" lets a value that is no number through, which the mean would else leave out.
+                self.averages[key] = MeanMetric(nan_strategy="disable").to(self.device)
             average = self.averages[key]
             assert isinstance(average, MeanMetric)
             average.update(value)
