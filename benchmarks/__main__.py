@@ -73,7 +73,7 @@ def main() -> None:
     training.quiet()
     hardware.prepare()
     print("\n".join(f"{key:9} {value}" for key, value in machine().items()), flush=True)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() and not chosen.quick else {}
     for name in chosen.names or NAMES:
         measured = []
         for row in import_module(f"benchmarks.{name}").rows(chosen.quick):

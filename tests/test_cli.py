@@ -119,6 +119,7 @@ BAD = {
     "corruption=compose corruption.steps.blur.sigma=0": "corruption.steps.blur.sigma=0 must be > 0",
     "data.batch_size=63 trainer.devices=2": "data.batch_size=63 must be divisible by the 2 devices",
     "trainer=cpu trainer.devices=4096": "trainer.devices=4096 is more than the",
+    "trainer.devices=4099": "trainer.devices=4099 is more than the",
     "model=colorization data=mnist": "nothing to colour in MNIST",
     "model=denoising corruption=none": "nothing to denoise",
     "data=noisy_mnist corruption=none": "is not noisy",

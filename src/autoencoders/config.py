@@ -207,9 +207,12 @@ def _check_devices(cfg: DictConfig) -> None:
         devices = len(devices)
     if not isinstance(devices, int):
         return  # "auto": Lightning's Trainer knows
-    if cfg.trainer.accelerator == "cpu" and devices > (cores := os.cpu_count() or 1):
+    accelerator, on_linux = cfg.trainer.accelerator, sys.platform == "linux"
+    if accelerator == "auto" and devices > 1 and on_linux:
+        accelerator = "gpu" if gpus() else "cpu"
+    if accelerator == "cpu" and devices > (cores := os.cpu_count() or 1):
         raise UserError(f"trainer.devices={devices} is more than the {cores} CPU cores of this machine")
-    if cfg.trainer.accelerator == "gpu" and devices > len(gpus()) and sys.platform == "linux":
+    if accelerator == "gpu" and devices > len(gpus()) and on_linux:
         raise UserError(f"trainer.devices={devices} is more than the {len(gpus())} GPUs of this machine")
     check_batch_size(cfg, devices * cfg.trainer.num_nodes)
 

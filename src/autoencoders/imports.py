@@ -9,7 +9,7 @@ from types import ModuleType
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Keeps the garbage collector away from what is imported, from now on.
+    """Imports torchmetrics (below), and keeps the garbage collector away from all that is imported.
 
     It would look again and again through a million objects that all stay: a fifth of the time that importing
     Lightning takes, and a second at the end of the process.

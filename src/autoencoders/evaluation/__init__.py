@@ -46,7 +46,7 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
     write_json(folder / "metrics.json", scores)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     report.write(run, scores, list(pictures), subject, EXPLAINED, cfg)
-    print(f"{tables(scores)}\n\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
+    print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
     if (looked_at := log_evaluation(run, cfg, scores, folder / "figures")) is not None:
         print(f"  W&B     {looked_at}")
     return scores
@@ -56,7 +56,7 @@ def evaluate(
     model: BaseAutoencoder, data: ImageDataModule, images: int, bound: tuple[int, int]
 ) -> tuple[dict[str, Rows], dict[str, Figure], Subject]:
     """Scores `model` and reference rows on the test images, and draws `images` of them; `bound` is the number
-    of samples and of images of a VAE's importance-weighted bound.
+    of samples and of images of a VAE's importance-weighted bound. Each group is printed once it is there.
 
     Returns:
         {"<group>": {"model": {metric: value}, "<reference row>": {...}, ...}, ...}, figures by file name, and
@@ -64,17 +64,24 @@ def evaluate(
     """
     subject = Subject(model, data)
     scores, pictures = dict[str, Rows](), figures.draw_all(model, data, data.test, images)
-    scores["reconstruction"], errors = restoration.reconstruction(subject)
+
+    def keep(group: str, rows: Rows) -> None:
+        scores[group] = rows
+        print(f"\n{group}\n{table(rows)}", flush=True)
+
+    reconstruction, errors = restoration.reconstruction(subject)
+    keep("reconstruction", reconstruction)
     pictures["errors"] = figures.histogram(
         errors.numpy(), x="mse of an image", title="test images by their error"
     )
     pictures["best_and_worst"] = figures.rows(best_and_worst(subject, errors, images))
     for name, group in GROUPS.items():
         if name != "colorization" or isinstance(model, ColorizationAutoencoder):
-            scores[name] = group(subject)
+            keep(name, group(subject))
     if isinstance(model, VAE):
-        scores["likelihood"] = latent.likelihood(subject, *bound)
-    scores["generation"], samples = generation.generation(subject)
+        keep("likelihood", latent.likelihood(subject, *bound))
+    generated, samples = generation.generation(subject)
+    keep("generation", generated)
     pictures.pop("samples", None)  # of a VAE's prior, which is among these
     for name, drawn in samples.items():
         title = f"samples: {name}"
@@ -125,12 +132,8 @@ def test_errors(run: Path, cfg: DictConfig) -> tuple[float, float]:
     return model / count, corrupted / count
 
 
-def tables(scores: Mapping[str, Rows]) -> str:
-    """The scores as text: a table a group, a line a row."""
-    return "\n\n".join(f"{group}\n{_table(rows)}" for group, rows in scores.items())
-
-
-def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """A group's scores as text, a line a row."""
     columns = metric_names(rows)
     width = max(map(len, rows)) + 2
     widths = [max(10, len(column) + 2) for column in columns]
