@@ -207,10 +207,10 @@ def _check_devices(cfg: DictConfig) -> None:
         devices = len(devices)
     if not isinstance(devices, int):
         return  # "auto": Lightning's Trainer knows
-    accelerator, on_linux = cfg.trainer.accelerator, sys.platform == "linux"
-    if accelerator == "auto" and devices > 1 and on_linux:
+    cores, accelerator, on_linux = os.cpu_count() or 1, cfg.trainer.accelerator, sys.platform == "linux"
+    if accelerator == "auto" and devices > cores and on_linux:  # fewer may be right, as Lightning knows
         accelerator = "gpu" if gpus() else "cpu"
-    if accelerator == "cpu" and devices > (cores := os.cpu_count() or 1):
+    if accelerator == "cpu" and devices > cores:
         raise UserError(f"trainer.devices={devices} is more than the {cores} CPU cores of this machine")
     if accelerator == "gpu" and devices > len(gpus()) and on_linux:
         raise UserError(f"trainer.devices={devices} is more than the {len(gpus())} GPUs of this machine")
