@@ -4,6 +4,7 @@ With grid=true, its error over kinds and levels of corruption.
 """
 
 import sys
+from pathlib import Path
 
 from autoencoders import errors, runs
 from autoencoders.imports import importing
@@ -13,7 +14,7 @@ def main(arguments: list[str]) -> None:
     grids = [argument for argument in arguments if argument.startswith("grid=")]
     if not set(grids) <= {"grid=true", "grid=false"}:
         raise errors.UserError(f"{grids[-1]} must be true or false")
-    run, cfg = runs.compose_run([argument for argument in arguments if not argument.startswith("grid=")])
+    run, cfg = runs.compose_evaluated([argument for argument in arguments if argument not in grids])
     # These import torch and lightning: only for a run that is there.
     with importing():
         from autoencoders import hardware
@@ -27,5 +28,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path.cwd()))  # for the user's own modules; at the end, so that it shadows nothing
     with errors.one_line_errors():
         main(sys.argv[1:])

@@ -1,5 +1,7 @@
-"""Ranges of constructor arguments. The message begins with "name=value", to which Hydra's full_key is prefixed:
-`corruption.std=-1 must be ≥ 0`."""
+"""Ranges of constructor arguments.
+
+A message begins with "name=value", to which Hydra's full_key is prefixed: `corruption.std=-1 must be ≥ 0`.
+"""
 
 import math
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
-"""Mistakes of the user's: one clear line, exit code 1, no traceback."""
+"""The user's mistakes: one clear line, exit code 1, no traceback."""
 
 import difflib
+import importlib
 import os
 import re
 import sys
@@ -13,8 +14,8 @@ from pathlib import Path
 FULL_ERRORS = os.environ.setdefault("AUTOENCODERS_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
 # Where what looks like a secret stands in a text: before the @ of a URL, and after the name of a key.
 SECRETS = re.compile(r"(://)[^\s/]+(?=@)|((?:token|secret|passw(?:or)?d|api_?key)=)[^\s&'\"]+", re.IGNORECASE)
-LONGEST = 1000  # letters of a line
-# Where a job of a sweep leaves the reason of its failure.
+LONGEST = 1000  # characters of a line
+# Where a job of a sweep leaves the reason for its failure.
 ERROR_FILE = "AUTOENCODERS_ERROR_FILE"
 
 
@@ -22,13 +23,15 @@ class UserError(Exception):
     """Something that the user can put right; the message says what was wrong and what would be right."""
 
 
-def near(name: str, options: Iterable[object]) -> str:
-    """The options as a hint: those that look like `name` first asked for, or else all of them.
+def suggest(name: str, options: Iterable[object]) -> str:
+    """The options as a hint, the one that looks most like `name` first.
 
-    >>> near("denoisin", ["linear", "denoising", "vae"])
+    >>> suggest("denoisin", ["linear", "denoising", "vae"])
     "did you mean 'denoising'? There are: denoising, linear, vae"
     """
     options = sorted(str(option) for option in options if not str(option).startswith("_"))
+    if not options:
+        return "it has no keys"
     matches = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     question = f"did you mean '{matches[0]}'? " if matches else ""
     return f"{question}There are: {', '.join(options)}"
@@ -44,6 +47,10 @@ def one_line_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `train.py --cfg job | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except Exception as error:
         line = explain(error)
         if is_main_process() and ERROR_FILE in os.environ:
@@ -65,7 +72,7 @@ def is_main_process() -> bool:
 
 
 def redacted(text: str) -> str:
-    """The text without W&B's key, passwords in URLs and what follows `token=` and its like.
+    """The text without W&B's key, passwords in URLs and what follows `token=` and the like.
 
     >>> redacted("https://me:hidden@host/path?token=abc&page=2")
     'https://***@host/path?token=***&page=2'
@@ -88,8 +95,9 @@ def explain(error: BaseException) -> str | None:
 
 
 def _explained(error: BaseException) -> str | None:
-    from hydra.errors import HydraException, MissingConfigException
+    from hydra.errors import HydraException, InstantiationException, MissingConfigException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+    from yaml import YAMLError
 
     chain: list[BaseException] = []
     cause: BaseException | None = error
@@ -99,16 +107,25 @@ def _explained(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
+        if isinstance(link, InstantiationException):
+            return _instantiation(link)
         if isinstance(link, MissingConfigException) and link.missing_cfg_file and link.options:
             group, _, name = link.missing_cfg_file.rpartition("/")
-            return f"no {group}={name}: {near(name, link.options)}"
+            return f"no {group}={name}: {suggest(name, link.options)}{_instead(group, name)}"
         if isinstance(link, ConfigKeyError | ConfigAttributeError) and link.parent_node is not None:
             options = [key for key in link.parent_node if key != "hydra"]
-            return f"no key {link.full_key or link.key}: {near(str(link.key), options)}"
+            key = str(link.full_key or link.key)
+            return f"no key {key}: {_habit(key) or suggest(str(link.key), options)}"
+        if isinstance(link, YAMLError):
+            mark = getattr(link, "problem_mark", None)
+            place = f"{mark.name}, line {mark.line + 1}" if mark else (_file_being_read(chain) or "a file")
+            return f"{place} is not valid YAML: {getattr(link, 'problem', None) or link}"
+        if isinstance(link, UnicodeDecodeError) and (path := _file_being_read(chain)):
+            return f"{path} is not a text file"
         if type(link).__name__ == "MisconfigurationException":  # Lightning's, not imported yet
             return str(link)
         if isinstance(link, ValueError) and "Config group override must be a string" in str(link):
-            return "a group can't be null: choose one of its files, as model=vae, or say nothing of it"
+            return "a group can't be null: choose one of its files, such as model=vae, or leave it out"
         if isinstance(link, OSError) and link.errno is not None and link.filename:
             return f"{link.filename2 or link.filename}: {link.strerror}"
     for link in chain:
@@ -116,6 +133,67 @@ def _explained(error: BaseException) -> str | None:
             return " ".join(line.strip() for line in str(link).splitlines() if "hydra.cc" not in line)
         if isinstance(link, OSError):
             return str(link)
+    return None
+
+
+def _instantiation(error: BaseException) -> str:
+    """What went wrong in making an object of the config, by the key that it stands at."""
+    text = str(error)
+    key = match[1] if (match := re.search(r"full_key: (\S+)", text)) else ""
+    target = match[1] if (match := re.search(r"target '([^']+)'", text)) else ""
+    cause = error.__cause__
+    if isinstance(cause, UserError):
+        return str(cause)
+    if "Error locating target" in text:
+        return f"{key}._target_={target} is not found: {_why_not_found(target)}"
+    if cause is None:
+        return " ".join(text.split())
+    if isinstance(cause, ValueError) and re.match(r"\w+(\[\d+\])?=", str(cause)):
+        return f"{key}.{cause}"  # a range: "corruption" and "std=-1 must be ≥ 0"
+    said = str(cause)
+    if type(cause).__name__ == "MisconfigurationException" or isinstance(cause, ValueError | ImportError):
+        return f"{key}: {said}"
+    if isinstance(cause, TypeError) and (match := re.search(r"unexpected keyword argument '(\w+)'", said)):
+        return f"no key {key}.{match[1]}: {target} does not take it"
+    if isinstance(cause, TypeError) and "missing" in said:
+        return f"{key}: {target} {said.partition('() ')[2] or said}"
+    return f"{key} ({target}): {type(cause).__name__}: {said} (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def _why_not_found(target: str) -> str:
+    """Which part of a dotted name is missing, and what its place holds that looks like it."""
+    module, _, name = target.rpartition(".")
+    try:
+        options = [option for option in vars(importlib.import_module(module)) if option[0] != "_"]
+    except (ImportError, ValueError) as error:
+        return f"{error}; the current directory and PYTHONPATH are searched"
+    except Exception as error:  # of the user's own module
+        return f"importing {module} failed: {type(error).__name__}: {error}"
+    matches = difflib.get_close_matches(name, options, n=1)
+    return f"{module} has no {name}" + (f": did you mean '{matches[0]}'?" if matches else "")
+
+
+def _habit(key: str) -> str | None:
+    from autoencoders.overrides import HABITS
+
+    return HABITS.get(key)
+
+
+def _instead(group: str, name: str) -> str:
+    from autoencoders.overrides import INSTEAD
+
+    instead = INSTEAD.get(f"{group}={name}")
+    return f". {instead}" if instead else ""
+
+
+def _file_being_read(chain: list[BaseException]) -> str | None:
+    """The config file in which reading failed: Hydra's loader knows its name, the error doesn't."""
+    for link in chain:
+        trace = link.__traceback__
+        while trace is not None:
+            if (path := trace.tb_frame.f_locals.get("full_path")) is not None:
+                return str(path)
+            trace = trace.tb_next
     return None
 
 

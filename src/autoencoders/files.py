@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from typing import Any
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to, which becomes `path` when all is written, and is gone when not.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Gives a temporary path to write to, which becomes `path` once all is written, and is removed otherwise.
 
-    Its folder is made, but not the folder around that: one that was deleted is an error, not a new start.
+    Its folder is created, but not the folder around that: one that was deleted is an error, not a new start.
 
     Raises:
         OSError: it can't be written; the error names `path`, which writing into an open file does not.
@@ -30,7 +30,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Takes away what a process that was killed had not written whole."""
+    """Removes what a process that was killed had not finished writing."""
     for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
 
@@ -40,10 +40,10 @@ def replace_between(path: Path, start: str, end: str, text: str) -> None:
     before, found, rest = path.read_text().partition(start)
     _, closed, after = rest.partition(end)
     if found and closed:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(f"{before}{start}\n{text}\n{end}{after}")
 
 
 def write_json(path: Path, content: Any) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,9 +1,11 @@
-"""The jobs of a sweep: each a `python train.py ...` of its own, in its own folder.
+"""The jobs of a sweep: each a `python train.py resume=<its folder>` of its own.
 
-A process for each job keeps the jobs apart: one that crashes takes no other along, several run side by side,
-and a job on several devices is to Lightning what it would be without the sweep.
+A job's folder holds its config before it starts, so a job is started and resumed in the same way, and is what
+it was when the sweep began. A process for each keeps the jobs apart: one that crashes takes no other along,
+several run side by side, and a job on several devices is to Lightning what it would be without the sweep.
 """
 
+import json
 import math
 import os
 import signal
@@ -16,20 +18,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import stored
-from autoencoders.config import REPOSITORY, check, gpus, quoted
+from autoencoders import runs, untrusted
+from autoencoders.config import REPOSITORY
+from autoencoders.devices import gpus
 from autoencoders.errors import ERROR_FILE, UserError
-from autoencoders.files import written_whole
+from autoencoders.files import atomic_write
 from autoencoders.processes import GRACE_S, Interruption, how_it_ended
-from autoencoders.runs import saved_overrides
 
 POLL_S = 0.1
-OF_THE_SWEEP = ("hydra.run.", "hydra.mode", "hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
-OF_A_PLACE = ("logger.group=", "data.root=", "trust=")  # beginnings of overrides that don't make another job
+COMMAND = "AUTOENCODERS_COMMAND"  # what the user would type for a job, for its process
+OF_A_PLACE = ("logger.wandb.group=", "logger.group=", "data.root=", "trust=")  # no difference between jobs
 OF_A_RANK = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "SLURM_")  # beginnings of variables
 
 
@@ -37,22 +38,30 @@ OF_A_RANK = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "SLURM_
 class Job:
     """One job of a sweep, before it is started, while it runs and afterwards."""
 
-    number: int
-    overrides: list[str]
-    hydra_overrides: list[str]
     folder: Path
+    overrides: list[str]
     objective: str
     evaluated: bool
     processes: int  # one a device
     on_gpus: int  # how many GPUs it takes; 0: it runs on the CPU
+    trust: bool  # whether its config is the user's own
+    number: int = 0  # of a search's trial
+    changes: list[str] = field(default_factory=list)  # overrides of a resumed sweep
     script: Path = REPOSITORY / "train.py"
     process: subprocess.Popen[bytes] | None = None
     devices: list[str] = field(default_factory=list)
     pruned: bool = False
 
     @classmethod
-    def of(cls, cfg: DictConfig) -> "Job":
-        """A job by its composed configuration, Hydra's part included."""
+    def make(cls, cfg: DictConfig, keep: bool = True) -> "Job":
+        """A new job by its composed configuration, Hydra's part included.
+
+        Args:
+            keep: whether a config that its folder holds already stays.
+
+        Raises:
+            UserError: the folder is not one of the sweep's, or holds another job.
+        """
         hydra_config = HydraConfig.instance()
         before, hydra_config.cfg = hydra_config.cfg, cfg  # type: ignore[assignment]  # for ${hydra:job.num} and its like
         try:
@@ -60,25 +69,45 @@ class Job:
             folder = Path(str(sweep.dir), str(sweep.subdir)).absolute()
             if Path(str(sweep.dir)).resolve() not in folder.resolve().parents:
                 raise UserError(f"hydra.sweep.subdir={sweep.subdir} must be a folder of the sweep's own")
-            devices = cfg.trainer.devices
-            processes = devices if isinstance(devices, int) else max(1, len(gpus()))
             overrides = _strings(cfg.hydra.overrides.task)
-            if cfg.logger.name == "wandb" and cfg.logger.group is None:
-                overrides.append(f"logger.group={quoted(Path(str(sweep.dir)).absolute().name)}")
-            return cls(
-                number=int(cfg.hydra.job.num),
-                overrides=overrides,
-                hydra_overrides=[
-                    o for o in _strings(cfg.hydra.overrides.hydra) if not o.startswith(OF_THE_SWEEP)
-                ],
-                folder=folder,
-                objective=cfg.objective,
-                evaluated=cfg.evaluate,
-                processes=processes,
-                on_gpus=min(processes, len(gpus())) if cfg.trainer.accelerator != "cpu" else 0,
-            )
+            own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+            if "wandb" in own.logger and own.logger.wandb.get("group", "") is None:
+                own.logger.wandb.group = Path(str(sweep.dir)).absolute().name
+            known = (folder / runs.CONFIG).is_file()
+            if known and _of_the_job(runs.read_overrides(folder)) != _of_the_job(overrides):
+                held = " ".join(runs.read_overrides(folder))
+                raise UserError(f"{folder} holds another job ({held}): choose another hydra.sweep.dir")
+            if not (known and keep):
+                runs.write_config(folder, own, overrides)
+            return cls._of(folder, overrides, own, trust=True)
         finally:
             hydra_config.cfg = before
+
+    @classmethod
+    def read(cls, folder: Path, trust: bool, words: Sequence[str], changes: Sequence[str]) -> "Job":
+        """The job that a folder holds, which anyone may have made."""
+        overrides = runs.read_overrides(folder)
+        job = cls._of(folder.absolute(), overrides, runs.read_run(folder, trust, words), trust)
+        job.changes = list(changes)
+        return job
+
+    @classmethod
+    def _of(cls, folder: Path, overrides: list[str], cfg: DictConfig, trust: bool) -> "Job":
+        devices = cfg.trainer.devices
+        processes = devices if isinstance(devices, int) and devices > 0 else max(1, len(gpus()))
+        return cls(
+            folder=folder,
+            overrides=overrides,
+            objective=str(cfg.objective),
+            evaluated=bool(cfg.evaluate),
+            processes=processes,
+            on_gpus=min(processes, len(gpus())) if cfg.trainer.accelerator != "cpu" else 0,
+            trust=trust,
+        )
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
     @property
     def finished(self) -> bool:
@@ -88,7 +117,7 @@ class Job:
     @property
     def value(self) -> float:
         """The objective of a finished job."""
-        return float(stored.read_metrics(self.folder / "metrics.json")[self.objective])
+        return float(untrusted.read_metrics(self.folder / "metrics.json")[self.objective])
 
     @property
     def error(self) -> str | None:
@@ -96,46 +125,21 @@ class Job:
         return path.read_text().strip() if path.is_file() else None
 
     def fail(self, message: str) -> None:
-        """Leaves the reason in the folder, and which job it was if it didn't come to saying so itself."""
-        saved = self.folder / ".hydra" / "overrides.yaml"
-        if not saved.is_file():
-            saved.parent.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(OmegaConf.create(self.overrides), saved)
-        with written_whole(self.folder / "error.txt") as temporary:
+        """Leaves the reason in the folder."""
+        with atomic_write(self.folder / "error.txt") as temporary:
             temporary.write_text(message + "\n")
-
-    def check_folder(self) -> None:
-        """Raises UserError if its folder holds another job, which would be taken for this one."""
-        if not (self.folder / ".hydra" / "overrides.yaml").is_file():
-            return
-        held, own = (  # a sweep's folder may have been renamed, and with it the group
-            [override for override in overrides if not override.startswith(OF_A_PLACE)]
-            for overrides in (saved_overrides(self.folder), self.overrides)
-        )
-        if held != own:
-            raise UserError(
-                f"{self.folder} holds another job ({' '.join(held)}): choose another hydra.sweep.dir"
-            )
 
     def command(self) -> list[str]:
         """What starts the job, or goes on with it where it was left."""
-        script = [sys.executable, str(self.script)]
-        if (self.folder / "checkpoints" / "last.ckpt").is_file():
-            trust = [override for override in self.overrides if override.startswith("trust=")]
-            return [*script, f"resume={self.folder}", *trust]  # what a file can't say for itself
-        flags, _ = get_args_parser().parse_known_args(sys.argv[1:])
-        for flag in ("config_path", "config_name", "config_dir"):
-            if value := getattr(flags, flag):
-                script.append(f"--{flag.replace('_', '-')}={value}")
-        own = [f"hydra.run.dir={quoted(self.folder)}", "hydra.mode=RUN"]
-        numbers = [f"hydra.job.{key}={self.number}" for key in ("num", "id")]
-        return [*script, *self.overrides, *self.hydra_overrides, *own, *numbers]
+        trust = ["trust=true"] if self.trust else []
+        return [sys.executable, str(self.script), f"resume={self.folder}", *self.changes, *trust]
 
     def start(self, devices: list[str], threads: int | None, log: bool) -> None:
         """Starts the job's process on the GPUs of these names, with so many CPU threads a process."""
         self.devices = devices
         environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_RANK)}
         environment[ERROR_FILE] = str(self.folder / "error.txt")
+        environment[COMMAND] = json.dumps(["train.py", *_config_flags(), *self.overrides, *self.changes])
         if devices:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         if threads and "OMP_NUM_THREADS" not in environment:
@@ -178,21 +182,23 @@ class Job:
             self.process.wait()
 
 
-def run(jobs: Sequence[Job], side_by_side: int | None, hopeless: Callable[[Job], bool] | None = None) -> None:
+def run(
+    jobs: Sequence[Job], max_parallel: int | None, should_prune: Callable[[Job], bool] | None = None
+) -> None:
     """Runs the jobs that are not finished yet, in their order, as many at a time as there is room for.
 
     Args:
         jobs: what is to be run; afterwards each is finished, or has an error, or was pruned.
-        side_by_side: the most jobs at a time; None: as many as there are GPUs for, or one on a CPU.
-        hopeless: asked of every running job again and again; if so, the job is stopped.
+        max_parallel: the most jobs at a time; None: as many as there are GPUs for, or one on a CPU.
+        should_prune: asked of every running job again and again; if so, the job is stopped.
 
     Raises:
         Interrupted: this process was asked to stop; the running jobs were, too.
     """
     free = deque(gpus())
-    limit = side_by_side or max(1, len(free))
+    limit = max_parallel or max(1, len(free))
     cores = os.cpu_count() or 1
-    waiting, running = deque(job for job in jobs if not job.finished and not job.error), list[Job]()
+    waiting, running = deque(job for job in jobs if not job.finished), list[Job]()
     with Interruption().listening() as interruption:
         while waiting or running:
             while waiting and len(running) < limit and waiting[0].on_gpus <= len(free) and not interruption:
@@ -203,7 +209,7 @@ def run(jobs: Sequence[Job], side_by_side: int | None, hopeless: Callable[[Job],
                 job.start(devices, threads, log=limit > 1)
                 running.append(job)
             for job in list(running):
-                if hopeless and not job.pruned and not interruption and hopeless(job):
+                if should_prune and not job.pruned and not interruption and should_prune(job):
                     job.pruned = True
                     (job.folder / "pruned.txt").write_text("it was worse than most others at this time\n")
                     job.signal(signal.SIGTERM)
@@ -223,11 +229,35 @@ def run_alone(cfg: DictConfig) -> float:
     or not a number where it failed."""
     whole = OmegaConf.merge({"hydra": HydraConfig.get()}, cfg)
     assert isinstance(whole, DictConfig)
-    job = Job.of(whole)
-    job.folder = Path(HydraConfig.get().runtime.output_dir)
-    (job.folder / "error.txt").unlink(missing_ok=True)
-    run([job], side_by_side=1)
+    job = Job.make(whole, keep=False)  # Hydra has written it, with what is in it left open
+    run([job], max_parallel=1)
     return job.value if job.finished else math.nan
+
+
+def resume(sweep: Path, trust: bool, words: Sequence[str], overrides: Sequence[str]) -> None:
+    """Runs the jobs of a sweep that are not finished, from their folders alone.
+
+    Args:
+        overrides: of this command: for all jobs, and hydra.launcher.max_parallel.
+    """
+    key = "hydra.launcher.max_parallel="
+    parallel = [override.removeprefix(key) for override in overrides if override.startswith(key)]
+    if parallel and not (parallel[-1].isdecimal() and int(parallel[-1])):
+        raise UserError(f"{key}{parallel[-1]} must be ≥ 1")
+    changes = [override for override in overrides if not override.startswith(key)]
+    if of_hydra := [override for override in changes if override.startswith("hydra")]:
+        raise UserError(f"{of_hydra[0]} is for new sweeps: a resumed sweep stays what it is")
+    folders = sorted((path.parents[1] for path in sweep.glob(f"*/{runs.CONFIG}")), key=by_number)
+    batch = [Job.read(folder, trust, words, changes) for folder in folders]
+    for job in batch:
+        if not job.finished:
+            runs.compose_resumed(runs.Command(job.folder, changes, [], trust, list(words)))
+    run(batch, int(parallel[-1]) if parallel else None)
+
+
+def by_number(folder: Path) -> tuple[int, str]:
+    """The order of a sweep's folders: 2 before 10."""
+    return len(folder.name), folder.name
 
 
 def _result(job: Job) -> str:
@@ -249,24 +279,19 @@ def _stop(running: Sequence[Job], interruption: Interruption) -> None:
 
 
 def _say(job: Job, what: str) -> None:
-    print(f"job {job.number} [{' '.join(job.overrides)}] {what}", flush=True)
+    print(f"job {job.name} [{' '.join(job.overrides)}] {what}", flush=True)
 
 
-def checked(cfg: DictConfig, script: Path) -> Job:
-    """The job of a composed configuration; one that can't be run has its error in its folder already.
+def _config_flags() -> list[str]:
+    """The flags of this sweep's command that say where its config comes from."""
+    flags = runs.parse_flags(sys.argv[1:])
+    given = {"--config-dir": flags.config_dir, "--config-name": flags.config_name}
+    return [word for flag, value in given.items() if value for word in (flag, value)]
 
-    Raises:
-        UserError: its folder holds another job.
-    """
-    job = Job.of(cfg)
-    job.script = script
-    job.check_folder()
-    (job.folder / "error.txt").unlink(missing_ok=True)
-    try:
-        check(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
-    except UserError as error:
-        job.fail(str(error))
-    return job
+
+def _of_the_job(overrides: Sequence[str]) -> list[str]:
+    """What makes a job another one: a sweep's folder may have been renamed, and with it the group."""
+    return [override for override in overrides if not override.startswith(OF_A_PLACE)]
 
 
 def _strings(node: Any) -> list[str]:

@@ -1,89 +1,135 @@
-"""What an override may say: one of the command line, and one out of a file, which anyone may have written."""
+"""Overrides: of the command line, which is the user's own, and of a sweep's file, which anyone may have
+written."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
-from hydra.errors import HydraException
 
 from autoencoders.errors import UserError, redacted
 
-KEYS = {
-    "seed", "objective", "evaluate", "evaluation", "resume", "trust", "checkpoint", "ema", "figures",
-}  # fmt: skip
-GROUPS = {"trainer", "logger", "corruption", "network", "data", "model"}
+RENAMED = {  # keys of earlier versions, which are still understood
+    "model.lr": "optimizer.lr",
+    "model.weight_decay": "optimizer.weight_decay",
+    "model.warmup": "scheduler.warmup",
+    "logger.project": "logger.wandb.project",
+    "logger.group": "logger.wandb.group",
+    "logger.tags": "logger.wandb.tags",
+    "logger.mode": "logger.wandb.mode",
+    "hydra.launcher.side_by_side": "hydra.launcher.max_parallel",
+    "hydra.callbacks.levels.key": "hydra.callbacks.summary.levels.key",
+    "hydra.callbacks.levels.values": "hydra.callbacks.summary.levels.values",
+}
+HABITS = {  # keys of other templates, and the word for them here
+    "ckpt_path": "resume=<run folder> goes on with a run, init=<run folder> starts from its weights",
+    "train": "train.py always trains; evaluate.py run=<run folder> only tests",
+    "test": "a run is always tested at its end; evaluate=true adds the report",
+    "tags": "logger.wandb.tags=[a,b]",
+    "task_name": "hydra.run.dir=<folder> names the run's folder",
+    "name": "hydra.run.dir=<folder> names the run's folder",
+    "paths.data_dir": "data.root=<folder>",
+    "data.data_dir": "data.root=<folder>",
+    "data.num_workers": "not needed: the images are in memory",
+    "data.pin_memory": "not needed: the images are in memory",
+    "model.optimizer.lr": "optimizer.lr=1e-3",
+    "model.net": "network=mlp, network=conv or network=own",
+    "model.beta2": "optimizer.betas=[0.9,0.95]",
+    "model.latent_dim": "model.code_dim=16",
+    "model.batch_size": "data.batch_size=128",
+    "trainer.gpus": "trainer.devices=1 trainer.accelerator=gpu",
+    "trainer.lr": "optimizer.lr=1e-3",
+    "lr": "optimizer.lr=1e-3",
+    "batch_size": "data.batch_size=128",
+    "epochs": "trainer.max_epochs=10",
+    "max_epochs": "trainer.max_epochs=10",
+}
+INSTEAD = {  # choices of other templates, likewise
+    "hydra/sweeper=optuna": "hydra/sweeper=tpe searches with Optuna (see sweeps/lr_batch.yaml)",
+    "hydra/launcher=joblib": "hydra.launcher.max_parallel=2 runs two jobs at a time",
+    "logger=many_loggers": "logger=[wandb,tensorboard] uses several",
+    "callbacks=default": "callbacks=[early_stopping,lr_monitor] uses several",
+}
+
 NAME = re.compile(r"[\w-]+").fullmatch  # of a file of conf/, and no path to another one
-# Find any interpolation but that of a key, and for Hydra's own keys, as hydra.sweep.subdir, of the job.
+# Finds any interpolation but that of a key, and for Hydra's own keys, as hydra.sweep.subdir, of the job.
 INTERPOLATION, INTERPOLATION_OF_HYDRA = (
-    r"\$\{(?![\w.\[\]]+\})", r"\$\{(?!([\w.\[\]]+|hydra:job\.\w+)\})",
+    r"\$\{(?!([\w.\[\]]+|repository:)\})", r"\$\{(?!([\w.\[\]]+|hydra:job\.\w+)\})",
 )  # fmt: skip
-DERIVED = r"(data|model)\.(input|target)_shape.*|model\.network.*"  # keys that follow from other ones
-OPTIONAL = r"(corruption\.steps\.\w+|experiment|sweeps|hydra[./].*)(@.*)?"  # what ~ may take away
 # What an override in a sweep's multirun.yaml may say to Hydra.
 OF_A_SWEEP = (
-    r"hydra/(launcher|sweeper)|hydra\.(mode|sweep\.(dir|subdir)|callbacks\.(summary\.(metric|reference)"
+    r"hydra/(launcher|sweeper)|hydra\.(mode|sweep\.(dir|subdir)|callbacks\.summary\.(metric|reference"
     r"|levels\.(key|values))|sweeper\.(trials|at_a_time|startup|seed|max_batch_size|params\..+)"
-    r"|launcher\.(side_by_side|timeout_min|partition|qos|account|constraint|nodes|tasks_per_node|cpus_per_task"
+    r"|launcher\.(max_parallel|timeout_min|partition|qos|account|constraint|nodes|tasks_per_node|cpus_per_task"
     r"|gpus_per_node|mem_gb|array_parallelism))"
 )
 
 
-def parsed(override: str) -> Override:
-    """An override of the command line, if it is one.
+def translate(argument: str) -> str:
+    """An argument of the command line in today's words; `+trainer.x=` adds or changes, whichever it takes.
+
+    >>> translate("model.lr=1e-3")
+    'optimizer.lr=1e-3'
+    """
+    match = re.match(r"([~+]*)([\w./@]+)(.*)", argument, re.DOTALL)
+    if match is None:
+        return argument
+    sign, key, rest = match.groups()
+    searched = "hydra.sweeper.params."
+    before, key = (searched, key.removeprefix(searched)) if key.startswith(searched) else ("", key)
+    if sign == "+" and key.startswith("trainer."):
+        sign = "++"  # Hydra refuses + on a key that is there already
+    return sign + before + RENAMED.get(key, key) + rest
+
+
+def parse_override(override: str) -> Override:
+    """An override of the command line.
 
     Raises:
-        UserError: it is none, or would take away or change what there must be.
+        UserError: it isn't one, or holds a secret.
     """
     if redacted(override) != override:
         raise UserError(f"{override} holds a password or a key, which would end up in the run's files")
     try:
-        result = OverridesParser.create().parse_override(override)
-    except HydraException:
-        raise
-    except Exception as error:  # the parser's own: a number too long, lists too deep
-        raise UserError(f"{override[:80]} can't be read: {error}") from None
-    key = result.get_key_element().lstrip("+~")
-    if not key.startswith("hydra") and any(re.search(INTERPOLATION, text) for text in _texts(result._value)):
-        raise UserError(f"{override} asks for more than a key's value: let the shell fill it in")
-    if re.fullmatch(DERIVED, key):
-        raise UserError(f"{key} follows from data and network: it can't be chosen")
-    if result.is_delete() and not re.fullmatch(OPTIONAL, key):
-        raise UserError(f"{key} can't be left out")
-    return result
+        return OverridesParser.create().parse_override(override)
+    except Exception as error:  # the parser's own, too: a number too long, lists too deep
+        said = " ".join(str(error).split()).partition(" See https")[0]
+        raise UserError(f"{override[:80]} can't be read: {said}") from None
 
 
-def taken(override: str, source: Path, hydra: str = "") -> Override:
+def parse_stored_override(override: str, source: Path, keys: Sequence[str], hydra: str = "") -> Override:
     """An override out of a file, which anyone may have written.
 
     Args:
+        keys: the top-level keys and groups of conf/.
         hydra: which of Hydra's own keys it may set, as a regular expression.
 
     Raises:
         UserError: it says more than which files of conf/ are chosen and which values its keys have.
     """
-    refused = UserError(f"{source}: {override} is nothing that this project takes from a file")
+    refused = UserError(f"{source}: {override} is not allowed in a stored override")
     try:
-        result = parsed(override)
-    except (HydraException, UserError):
+        result = parse_override(override)
+    except UserError:
         raise refused from None
     key, texts = result.key_or_group, list(_texts(result._value))
     if any(re.search(INTERPOLATION_OF_HYDRA, text) for text in texts):
+        raise refused
+    if re.search(r"(^|[./{ ,])_\w+_($|[.:=])", override):  # what tells Hydra what to instantiate
         raise refused
     if key.startswith("hydra"):
         if not re.fullmatch(hydra, key) or result.package or ("/" in key and not all(map(NAME, texts))):
             raise refused
         if searched := key.partition("sweeper.params.")[2]:
             for text in texts:
-                taken(f"{searched}={text}", source)
+                parse_stored_override(f"{searched}={text}", source, keys)
         return result
-    chosen = GROUPS | {"experiment", "sweeps"}
     for path in (key, result.package or key):
-        if re.split(r"[./]", path)[0] not in KEYS | chosen:
+        if re.split(r"[./]", path)[0] not in keys:
             raise refused
-    if key in chosen and not all(map(NAME, texts)):
+    if "." not in key and any(re.search(r"[/\\]", text) for text in texts):
         raise refused
     return result
 

@@ -1,7 +1,14 @@
 """A run folder: it is one run's alone, and holds what it takes to resume, repeat or evaluate that run."""
 
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,18 +16,116 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import config, stored
+from autoencoders import untrusted
+from autoencoders.config import compose_conf, compose_over, leaves, settled
 from autoencoders.errors import UserError, is_main_process, one_line_errors
-from autoencoders.overrides import OF_A_SWEEP, parsed, taken
+from autoencoders.files import atomic_write
+from autoencoders.overrides import parse_override, translate
 
-ONCE = ("resume", "trust")  # what a start is told, and the next one not
+CONFIG = Path(".hydra") / "config.yaml"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
+# What may be other than it was when a run is resumed.
+RESUMABLE = ("trainer", "callbacks", "logger", "figures", "checkpoint", "evaluate", "evaluation", "trust")
+RESUMABLE_KEYS = ("data.root", "data.eval_batch_size")
 
 
-class Claim(Callback):
+# ---- the command line --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Command:
+    """A command about a folder that there is: `resume=<folder>` and what else was said."""
+
+    folder: Path
+    overrides: list[str]
+    config_folders: list[Path]
+    trust: bool
+    words: list[str]  # all of it, to be shown with one more
+
+    @classmethod
+    def parse(cls, key: str, arguments: Sequence[str], script: str) -> "Command | None":
+        """The command, if the arguments have one `<key>=<folder>`.
+
+        Raises:
+            UserError: an argument isn't one, or the folder isn't there.
+        """
+        named = [argument.removeprefix(f"{key}=") for argument in arguments if argument.startswith(f"{key}=")]
+        if not named:
+            return None
+        parsed = parse_flags([argument for argument in arguments if not argument.startswith(f"{key}=")])
+        overrides = [translate(override) for override in parsed.overrides]
+        for override in overrides:
+            parse_override(override)
+        folder = Path(named[-1])
+        if not named[-1] or not folder.is_dir():
+            raise UserError(f"no run folder {folder if named[-1] else '(the name is empty)'}")
+        return cls(
+            folder=folder,
+            overrides=[override for override in overrides if not override.startswith("trust=")],
+            config_folders=[Path(parsed.config_dir).absolute()] if parsed.config_dir else [],
+            trust="trust=true" in [override.lower() for override in overrides],
+            words=["python", script, *arguments],
+        )
+
+    @classmethod
+    def requeued(cls, arguments: Sequence[str]) -> "Command | None":
+        """That of a run that SLURM stopped and starts again now, with the arguments of its first start."""
+        if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+            return None
+        found = [path.parents[1] for path in Path("runs").glob(f"*/{started()}/checkpoints/last.ckpt")]
+        return cls(found[0], [], [], True, ["python", "train.py", *arguments]) if found else None
+
+    def config(self) -> tuple[DictConfig, DictConfig]:
+        """The run's config as it was trained, and with the overrides over it.
+
+        Raises:
+            UserError: it isn't a run's, or needs trust=true.
+        """
+        trained = read_run(self.folder, self.trust, self.words)
+        cfg = compose_over(trained, self.overrides, self.config_folders)
+        cfg.trust = self.trust
+        return trained, cfg
+
+
+def parse_flags(arguments: Sequence[str]) -> Any:
+    """Hydra's flags and the overrides, in any order.
+
+    Raises:
+        UserError: a flag is none of Hydra's.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(message)
+
+    parser.error = refuse  # type: ignore[method-assign]  # it would print how Hydra is used, and exit
+    return parser.parse_intermixed_args(list(arguments))
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a new run or sweep in today's words, flags first, each looked at."""
+    parsed = parse_flags(arguments)
+    overrides = [translate(override) for override in parsed.overrides]
+    for override in overrides:
+        if parse_override(override).get_key_element() == "hydra.run.dir" and override.endswith("="):
+            raise UserError("hydra.run.dir= names no folder")
+    left = list(parsed.overrides)
+    flags = [argument for argument in arguments if not (argument in left and not left.remove(argument))]
+    return [*flags, *overrides]
+
+
+def to_paste(*words: object) -> str:
+    """A command as it can be pasted into a shell."""
+    return shlex.join(map(str, words))
+
+
+# ---- the folder --------------------------------------------------------------------------------------------
+
+
+class RunFolderLock(Callback):
     """Takes a run's folder before Hydra writes into it, for as long as this process lives."""
 
     held: FileLock | None = None
@@ -31,69 +136,90 @@ class Claim(Callback):
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in the folder's name
         try:
             with one_line_errors():
-                Claim.held = claimed(Path(str(config.hydra.run.dir)), resumed=bool(config.resume))
+                RunFolderLock.held = lock(Path(str(config.hydra.run.dir)), resumed=False)
         except UserError as error:  # one whose traceback was asked for; of any Exception Hydra only warns
             raise SystemExit(1) from error
 
 
-def claimed(folder: Path, resumed: bool) -> FileLock:
+def lock(folder: Path, resumed: bool) -> FileLock:
     """Locks a run's folder.
 
     Raises:
         UserError: another process trains in it, or it holds another run, which would be lost.
     """
-    lock = FileLock(folder / ".hydra" / "lock")
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    file_lock = FileLock(folder / ".hydra" / "lock")
+    Path(file_lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire(blocking=False)
+        file_lock.acquire(blocking=False)
     except Timeout:
         raise UserError(f"another process is training in {folder}") from None
     if not resumed and (folder / "checkpoints" / "last.ckpt").is_file():
-        raise UserError(
-            f"{folder} holds a run: go on with it by resume={folder}, or choose another hydra.run.dir"
-        )
-    return lock
+        resume = to_paste("python", "train.py", f"resume={folder}")
+        raise UserError(f"{folder} holds a run: resume it with: {resume}, or choose another hydra.run.dir")
+    return file_lock
 
 
-def saved_overrides(run: Path) -> list[str]:
-    """The overrides that a run was started with, but for those that hold for one start; and data.root only
-    if there is data, as the run may come from elsewhere, and a file must not say where to download to.
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """A run folder does not outlive a run that fails before it has put anything there."""
+    try:
+        yield
+    except BaseException:
+        if is_main_process() and folder.is_dir() and not _files(folder):
+            shutil.rmtree(folder)
+            for parent in (folder.parent, folder.parent.parent):
+                if parent.name and parent != Path.cwd() and not any(parent.iterdir()):
+                    parent.rmdir()
+        raise
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts]
+
+
+def read_run(run: Path, trust: bool, words: Sequence[str] = ()) -> DictConfig:
+    """The config that a run was trained with, unresolved; where to find its data only if there is data, as
+    the run may come from elsewhere, and a file must not say where to download to.
+
+    Args:
+        trust: whether it may name other classes than the project's.
+        words: the user's command, to be shown with trust=true where that is needed.
 
     Raises:
-        UserError: there is no such folder, or it is not a run's.
+        UserError: it isn't a run's, or needs trust=true.
     """
     if not run.is_dir():
         raise UserError(f"no run folder {run}")
-    stored.check_run(run)
-    saved = run / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise UserError(f"{run} is not a run folder: it has no {saved.relative_to(run)}")
-    overrides = stored.read_strings(saved, stored.read_yaml(saved))
-    kept = [(taken(override, saved), override) for override in overrides]
-    return [o for read, o in kept if read.key_or_group not in ONCE and not _root_without_data(read)]
+    untrusted.check_run(run)
+    if not (run / CONFIG).is_file():
+        raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
+    config = untrusted.read_config(run / CONFIG, trust, words)
+    if (
+        isinstance(root := config.get("data", {}).get("root"), str)
+        and not trust
+        and not _has_data(Path(root))
+    ):
+        config.data.root = "${repository:}/data"
+    return config
 
 
-def _root_without_data(override: Override) -> bool:
-    root = Path(str(override.value()))
-    return override.key_or_group == "data.root" and not any(
-        path.is_file() for pattern in ("*/*-ubyte*", "*/*_batch*.bin") for path in root.glob(pattern)
-    )
+def _has_data(root: Path) -> bool:
+    return any(path.is_file() for pattern in ("*/*-ubyte*", "*/*_batch*.bin") for path in root.glob(pattern))
 
 
-def _saved_sweep(sweep: Path) -> tuple[list[str], list[str]]:
-    """The overrides of a sweep's jobs, and those of Hydra, that it was started with."""
-    path = sweep / "multirun.yaml"
-    stored.check_links(sweep)
-    content = stored.read_yaml(path)
-    for key in ("hydra", "overrides"):
-        content = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no overrides of a sweep")
-    of_jobs, of_hydra = (stored.read_strings(path, content.get(of)) for of in ("task", "hydra"))
-    return (
-        [o for o in of_jobs if taken(o, path).key_or_group not in ONCE],
-        [o for o in of_hydra if taken(o, path, OF_A_SWEEP).key_or_group != "hydra.sweep.dir"],
-    )
+def write_config(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Keeps what a run is rebuilt from, and what was said to make it so."""
+    (folder / CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / CONFIG) as temporary:
+        OmegaConf.save(OmegaConf.create(settled(cfg)), temporary)
+    with atomic_write(folder / OVERRIDES) as temporary:
+        OmegaConf.save(OmegaConf.create(list(overrides)), temporary)
+
+
+def read_overrides(run: Path) -> list[str]:
+    """What was said to make a run what it is, for people to read: nothing is composed from it."""
+    path = run / OVERRIDES
+    return untrusted.read_strings(path, untrusted.read_yaml(path)) if path.is_file() else []
 
 
 def best_checkpoint(run: Path) -> Path:
@@ -108,114 +234,105 @@ def best_checkpoint(run: Path) -> Path:
     return path
 
 
-def expand_resume(arguments: Sequence[str]) -> list[str]:
-    """`resume=<run folder>` becomes the run's own overrides and folder, then the other arguments.
+@cache
+def started() -> str:
+    """What a run's folder is called: the time, of the first process of all that a run has on its machines;
+    where srun started it the job's number and the step's, which a requeued job keeps."""
+    by_srun = int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "SLURM_STEP_ID" in os.environ
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if "SLURM_JOB_ID" in os.environ and by_srun and not interactive:
+        step = os.environ.get("SLURM_STEP_ID", "0")
+        return f"slurm-{os.environ['SLURM_JOB_ID']}" + (f"-{step}" if step != "0" else "")
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    `resume=<sweep folder>` becomes the sweep's own command line: it leaves out the jobs that are done. A run
-    that SLURM has requeued needs no `resume`.
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        if is_main_process():
+            store.set("autoencoders/started", now)
+        return str(store.get("autoencoders/started").decode())
+    return now
+
+
+OmegaConf.register_new_resolver("started", started, replace=True)
+
+
+# ---- resume, rerun, evaluate -------------------------------------------------------------------------------
+
+
+def compose_resumed(command: Command) -> DictConfig:
+    """The config to resume a run with.
 
     Raises:
-        UserError: an argument is none, or there is nothing to resume.
+        UserError: the overrides would make another run of it.
     """
-    named, rest = _told(arguments, "resume")
-    if requeued := None if named else _requeued():
-        named = [requeued]
-    if any(argument.startswith("hydra.job.name=train_ddp_process") for argument in arguments):
-        return list(arguments)  # Lightning gives the processes that it starts what came out here
-    overrides = _overrides(rest)
-    if not named:
-        return list(arguments)
-    run = Path(named[-1])
-    if (run / "multirun.yaml").is_file():
-        of_jobs, of_hydra = _saved_sweep(run)
-        return ["-m", *of_jobs, *of_hydra, f"hydra.sweep.dir={config.quoted(run.resolve())}", *rest]
-    saved = saved_overrides(run)
-    if requeued:  # its command line is that of the first start, and `+key=...` can't be said twice
-        rest = [argument for argument in rest if argument not in saved]
-        overrides = [override for override in overrides if override not in saved]
-    # Before Hydra writes what may be wrong into the run's folder.
-    config.check(config.composed([*saved, *overrides]))
-    folder = config.quoted(run.resolve())
-    # Hydra's files stay as they are: it doesn't write them whole.
-    of_hydra = [f"hydra.run.dir={folder}", "hydra.mode=RUN", "hydra.output_subdir=null"]
-    return [*saved, *of_hydra, f"resume={folder}", *rest]
+    for override in command.overrides:
+        if override.startswith("hydra"):
+            raise UserError(f"{override} is for new runs: a resumed run stays in its folder")
+    trained, cfg = command.config()
+    before, now = (dict(leaves(OmegaConf.to_container(some, resolve=False))) for some in (trained, cfg))
+    for key in sorted(before.keys() | now.keys()):
+        if key.split(".")[0] in RESUMABLE or key in RESUMABLE_KEYS or before.get(key) == now.get(key):
+            continue
+        init = to_paste("python", "train.py", f"init={command.folder}", *command.overrides)
+        raise UserError(
+            f"{key}={now.get(key)} would make another run of {command.folder}, where it is "
+            f"{before.get(key)}; to start a new one from its weights: {init}"
+        )
+    if (command.folder / "checkpoints" / "last.ckpt").is_file():
+        cfg.init = None  # these weights have been trained since
+    return cfg
 
 
-def _overrides(arguments: Sequence[str]) -> list[str]:
-    """What of a command line is no flag of Hydra's; all of it is checked."""
-    parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(message)
-
-    parser.error = refuse  # type: ignore[method-assign]  # it would print how Hydra is used, and exit
-    overrides = parser.parse_args(list(arguments)).overrides
-    for override in overrides:
-        parsed(override)
-    return list(overrides)
-
-
-def _requeued() -> str | None:
-    """The folder of the run that SLURM stopped and starts again now."""
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-        return None
-    folders = [path.parents[1] for path in Path("runs").glob(f"*/{config.started()}/checkpoints/last.ckpt")]
-    return str(folders[0]) if folders else None
+def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
+    """A new folder, and the config of a run with the overrides over it: it's trained again, to the same
+    weights. Says so where it would not be the same."""
+    folder = next((o.partition("=")[2] for o in command.overrides if o.startswith("hydra.run.dir=")), None)
+    command.overrides = [o for o in command.overrides if not o.startswith("hydra.run.dir=")]
+    if others := [override for override in command.overrides if override.startswith("hydra")]:
+        raise UserError(
+            f"{others[0]} can't be combined with rerun=: one run is trained again, in a new folder"
+        )
+    trained, cfg = command.config()
+    if is_main_process() and (changed := list(_changed(command.folder, trained))):
+        print(f"note: today's defaults and versions differ: {', '.join(changed)}", flush=True)
+    name = str(cfg.model._target_).rpartition(".")[2].removesuffix("Autoencoder").lower() or "autoencoder"
+    return Path(folder.strip("'\"") if folder else f"runs/{name}/{started()}"), cfg
 
 
-def compose_run(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
-    """A run folder, `run=...` of the arguments, and its configuration with the other arguments over it.
+def _changed(run: Path, trained: DictConfig) -> Iterator[str]:
+    """What is other than it was when the run was trained: settings of conf/, and versions."""
+    said = [
+        o for o in map(translate, read_overrides(run)) if not o.startswith(("resume=", "trust=", "hydra"))
+    ]
+    try:
+        today = compose_conf(said)
+    except Exception:  # an override of then that says nothing today, or of a config folder of the user's
+        today = trained
+    before, now = (dict(leaves(OmegaConf.to_container(some, resolve=False))) for some in (trained, today))
+    for key in sorted(before.keys() & now.keys()):
+        if before[key] != now[key] and key not in ("resume", "data.root"):
+            yield f"{key} is {before[key]}, today {now[key]}"
+    if (path := run / "environment.json").is_file():
+        for package, then in untrusted.read_json(path).get("versions", {}).items():
+            if package in ("torch", "lightning") and version(package) != then:
+                yield f"{package} was {then}, today {version(package)}"
+
+
+def compose_evaluated(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
+    """A run folder, `run=...` of the arguments, and its config with the other arguments over it.
 
     Raises:
         UserError: there is no such run, or the overrides would change the model that it trained.
     """
-    named, others = _told(arguments, "run")
-    if len(named) != 1 or not named[0]:
+    command = Command.parse("run", arguments, Path(sys.argv[0]).name)
+    if command is None:
         raise UserError("name one run folder: python evaluate.py run=runs/denoising/2026-01-31_12-00-00")
-    run = Path(named[0])
-    rest = _overrides(others)
-    saved = saved_overrides(run)
-    best_checkpoint(run)
-    # Another corruption than the trained one has other keys, so what was said of the old one is void.
-    groups = [argument.partition("=")[0] for argument in rest if "." not in argument.partition("=")[0]]
-    kept = [override for override in saved if override.lstrip("+~").partition(".")[0] not in groups]
-    cfg = config.composed([*kept, *rest])
-    config.check(cfg)
-    if config.plain(cfg.model) != config.plain(config.composed(saved).model):
-        raise UserError(f"the model of {run} is trained: override data and corruption, or train another one")
-    return run, cfg
-
-
-def expand_rerun(arguments: Sequence[str]) -> list[str]:
-    """`rerun=<run folder>` becomes the run's own overrides, then the other arguments: it is trained again, in
-    a new folder, to the same weights. Says so where it would not be the same."""
-    named, rest = _told(arguments, "rerun")
-    if not named:
-        return rest
-    run = Path(named[-1])
-    saved = saved_overrides(run)
-    if is_main_process() and (changed := list(_changed(run, config.composed(saved)))):
-        print(f"note: not as {run} was trained: {', '.join(changed)}", flush=True)
-    return [*saved, *rest]
-
-
-def _changed(run: Path, cfg: DictConfig) -> Iterator[str]:
-    """What is other than it was when the run was trained: settings of conf/, and versions."""
-    if (path := run / "config.yaml").is_file():
-        resolved = OmegaConf.to_yaml(cfg, resolve=True)
-        before, now = (
-            dict(config.leaves(stored.as_strings(path, text))) for text in (stored.read_text(path), resolved)
-        )
-        for key in sorted((before.keys() | now.keys()) - {"resume"}):
-            if before.get(key) != now.get(key):
-                yield f"{key}={now.get(key)}, then {before.get(key)}"
-    if (path := run / "environment.json").is_file():
-        for package, then in stored.read_json(path).get("versions", {}).items():
-            if package in ("torch", "lightning") and version(package) != then:
-                yield f"{package} {version(package)}, then {then}"
-
-
-def _told(arguments: Sequence[str], key: str) -> tuple[list[str], list[str]]:
-    """What the arguments `key=...` say, and the other arguments."""
-    said = [argument.removeprefix(f"{key}=") for argument in arguments if argument.startswith(f"{key}=")]
-    return said, [argument for argument in arguments if not argument.startswith(f"{key}=")]
+    trained, cfg = command.config()
+    best_checkpoint(command.folder)
+    for key in ("model", "network"):
+        if OmegaConf.to_container(trained.get(key)) != OmegaConf.to_container(cfg.get(key)):
+            raise UserError(
+                f"the model of {command.folder} is trained: override data and corruption, or train another"
+            )
+    return command.folder, cfg

@@ -5,6 +5,7 @@ Every sweep makes them by itself; python -m autoencoders.sweeps <sweep folder> m
 
 import csv
 import math
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from autoencoders import stored
+from autoencoders import jobs, runs, untrusted
+from autoencoders.config import compose_conf, quoted
 from autoencoders.errors import UserError, one_line, one_line_errors
-from autoencoders.files import written_whole
+from autoencoders.files import atomic_write
+from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, translate
 
 UNINTERESTING = ("logger", "hydra", "data.root", "evaluate", "resume")  # overrides that answer no question
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics of the table in the terminal; the CSV has all
@@ -46,20 +49,20 @@ def read_job(folder: Path) -> Row:
 
 def _read_job(folder: Path) -> Row:
     saved, metrics = folder / ".hydra" / "overrides.yaml", dict[str, float]()
-    overrides = stored.read_strings(saved, stored.read_yaml(saved)) if saved.is_file() else []
+    overrides = untrusted.read_strings(saved, untrusted.read_yaml(saved)) if saved.is_file() else []
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
     status, error = "unfinished", ""
     if (folder / "error.txt").is_file():
-        status, error = "failed", one_line(stored.read_text(folder / "error.txt"))
+        status, error = "failed", one_line(untrusted.read_text(folder / "error.txt"))
     elif (folder / "pruned.txt").is_file():
         status = "pruned"
     elif (folder / "metrics.json").is_file():
         status = "finished"
     if (folder / "metrics.json").is_file():
-        metrics = stored.read_metrics(folder / "metrics.json")
+        metrics = untrusted.read_metrics(folder / "metrics.json")
     if (evaluated := folder / "evaluation" / "metrics.json").is_file():
         # "PCA 16" is the row "PCA" of a job whose code has 16 numbers.
-        for name, row in stored.read_reconstruction(evaluated).items():
+        for name, row in untrusted.read_reconstruction(evaluated).items():
             if name != "model" and "mse" in row:
                 metrics[f"{name.rstrip(' 0123456789')} mse"] = row["mse"]
     overrides_shown = {
@@ -67,7 +70,7 @@ def _read_job(folder: Path) -> Row:
     }
     code_dim = None
     if (folder / "config.yaml").is_file():
-        match stored.read_yaml(folder / "config.yaml"):
+        match untrusted.read_yaml(folder / "config.yaml"):
             case {"model": {"code_dim": str(size)}} if size.isdecimal():
                 code_dim = int(size)
     return Row(folder.name, overrides_shown, status, metrics, error, code_dim)
@@ -82,7 +85,7 @@ def read_sweep(folder: Path) -> list[Row]:
     jobs = [path for path in folder.glob("*") if (path / ".hydra").is_dir() or (path / "error.txt").is_file()]
     if not jobs:
         raise UserError(f"no sweep folder {folder}: it holds no jobs")
-    stored.check_links(folder)
+    untrusted.check_links(folder)
     return [read_job(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))]
 
 
@@ -97,7 +100,7 @@ def summarize(folder: Path) -> list[Row]:
     rows = read_sweep(folder)
     keys = varying(rows)
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
-    with written_whole(folder / "summary.csv") as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["job", *keys, "status", *metrics, "error"])
         for row in rows:
@@ -106,7 +109,7 @@ def summarize(folder: Path) -> list[Row]:
                 [row.metrics.get(m, "") for m in metrics],
             )
             writer.writerow([row.name, *overrides, row.status, *values, row.error])
-    metric, reference = _plotted(folder / "multirun.yaml")
+    metric, reference, _ = settings(folder)
     shown = [m for m in dict.fromkeys((metric, *SHOWN, reference)) if m in metrics]
     cells = [["job", *keys, "status", *shown]]
     for row in rows:
@@ -125,15 +128,23 @@ def summarize(folder: Path) -> list[Row]:
     return rows
 
 
-def _plotted(path: Path) -> tuple[str, str]:
-    """The metric and the reference that a sweep's multirun.yaml names."""
-    match stored.read_yaml(path) if path.is_file() else None:
+def settings(folder: Path) -> tuple[str, str, tuple[str, list[float]] | None]:
+    """What a sweep's multirun.yaml says is to be made of it: the metric, the reference beside it, and the
+    key and values of a table of levels, if there is to be one."""
+    path = folder / "multirun.yaml"
+    content = untrusted.read_yaml(path) if path.is_file() else None
+    metric, reference, levels = "val/mse", "", None
+    match content:
         case {
             "hydra": {"callbacks": {"summary": {"metric": str(metric), "reference": str(reference)}}},
             "objective": str(objective),
         }:
-            return (objective if metric == "${objective}" else metric), reference
-    return "val/mse", ""
+            metric = objective if metric == "${objective}" else metric
+    match content:
+        case {"hydra": {"callbacks": {"summary": {"levels": {"key": str(key), "values": list(values)}}}}}:
+            numbers = [number for value in values if (number := _number(str(value))) is not None]
+            levels = (key, numbers) if re.fullmatch(r"[\w.]+", key) else None
+    return metric, reference, levels
 
 
 def page(folder: Path, rows: Sequence[Row], metric: str, columns: Sequence[str]) -> None:
@@ -166,7 +177,7 @@ def page(folder: Path, rows: Sequence[Row], metric: str, columns: Sequence[str])
         table=table,
         figures=[(path.stem, data_uri(path.read_bytes())) for path in drawn],
     )
-    with written_whole(folder / "summary.html") as temporary:
+    with atomic_write(folder / "summary.html") as temporary:
         temporary.write_text(html)
 
 
@@ -212,90 +223,139 @@ def _number(text: str | None) -> float | None:
 class Summary(Callback):
     """Summarizes a sweep at its end, and makes it fail if a job did.
 
+    `settings` reads the arguments from the sweep's folder, so that it can be done again without the sweep.
+
     Args:
         metric: what is plotted, a key of the jobs' metrics.json.
-        reference: another one, drawn beside it, as "PCA mse" of jobs that are evaluated; or None.
+        reference: another one, drawn beside it, such as "PCA mse" of jobs that are evaluated; or None.
+        levels: a key that the sweep varies, and values of it to test each model at; or None.
     """
 
     started: ClassVar[Path | None] = None  # the folder of the sweep that this process runs
 
-    def __init__(self, metric: str, reference: str | None) -> None:
-        """`summarize` reads them from multirun.yaml, so that it can be done again without the sweep."""
+    def __init__(self, metric: str, reference: str | None, levels: Mapping[str, Any] | None = None) -> None:
+        self.metric, self.reference, self.levels = metric, reference, levels
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Summary.started = Path(str(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(str(config.hydra.sweep.dir))
-        rows = summarize(folder)
-        failed = [row for row in rows if row.status in ("failed", "unfinished")]
-        for row in failed:
-            print(f"error: job {row.name} failed: {row.error or 'it did not end'}", file=sys.stderr)
-        if failed:
-            print(
-                f"error: {len(failed)} of {len(rows)} jobs failed; again: train.py resume={folder}",
-                file=sys.stderr,
-            )
-            raise SystemExit(1)  # no Exception, which Hydra would only warn of
+        finish(Path(str(config.hydra.sweep.dir)), trust=True)
 
 
-class TestLevels(Callback):
-    """Scores each of a sweep's models at several values of a key, as the level of the noise, and draws the
-    table of what they were trained at against what they are tested at.
+def finish(folder: Path, trust: bool) -> None:
+    """Makes what a sweep leaves beside its jobs.
+
+    Raises:
+        SystemExit: a job failed; it's no Exception, of which Hydra would only warn.
+    """
+    rows = summarize(folder)
+    failed = [row for row in rows if row.status in ("failed", "unfinished")]
+    for row in failed:
+        print(f"error: job {row.name} failed: {row.error or 'it did not end'}", file=sys.stderr)
+    if (levels := settings(folder)[2]) and any(row.status == "finished" for row in rows):
+        write_levels(folder, rows, *levels, trust)
+    if failed:
+        again = runs.to_paste("python", "train.py", f"resume={folder}")
+        print(
+            f"error: {len(failed)} of {len(rows)} jobs failed; run them again with: {again}", file=sys.stderr
+        )
+        raise SystemExit(1)
+
+
+def write_levels(folder: Path, rows: Sequence[Row], key: str, values: Sequence[float], trust: bool) -> None:
+    """Scores each of a sweep's models at several values of a key, such as the level of the noise, and draws
+    the table of what they were trained at against what they are tested at.
 
     Args:
         key: the key, which the sweep varies.
         values: what to test at.
     """
+    from autoencoders import figures
+    from autoencoders.evaluation import test_errors
 
-    __test__ = False  # no test of pytest's
-
-    def __init__(self, key: str, values: Sequence[float]) -> None:
-        self.key, self.values = key, list(values)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from autoencoders import figures
-        from autoencoders.evaluation import test_errors
-        from autoencoders.runs import compose_run
-
-        folder = Path(str(config.hydra.sweep.dir))
-        trained: Mapping[str, Path] = {
-            row.overrides[self.key]: folder / row.name
-            for row in read_sweep(folder)
-            if row.status == "finished"
-        }
-        if not trained:
-            return
-        trust = f"trust={config.trust}"
-        errors = [
-            [
-                test_errors(*compose_run([f"run={run}", f"{self.key}={value}", trust]))[0]
-                for value in self.values
-            ]
-            for run in trained.values()
+    trained = {row.overrides[key]: folder / row.name for row in rows if row.status == "finished"}
+    arguments = ["trust=true"] if trust else []
+    errors = [
+        [
+            test_errors(*runs.compose_evaluated([f"run={run}", f"{key}={value}", *arguments]))[0]
+            for value in values
         ]
-        with written_whole(folder / "levels.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([f"trained at {self.key}", *(f"tested at {value:g}" for value in self.values)])
-            writer.writerows([level, *row] for level, row in zip(trained, errors, strict=True))
-        figure = figures.heatmap(
-            errors, list(trained), [f"{value:g}" for value in self.values],
-            x=f"{self.key} at test", y=f"{self.key} in training", title="test MSE",
-        )  # fmt: skip
-        figures.save(figure, folder / "levels.png")
-        print(f"  levels {folder / 'levels.png'}, {folder / 'levels.csv'}")
+        for run in trained.values()
+    ]
+    with atomic_write(folder / "levels.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([f"trained at {key}", *(f"tested at {value:g}" for value in values)])
+        writer.writerows([level, *row] for level, row in zip(trained, errors, strict=True))
+    figure = figures.heatmap(
+        errors, list(trained), [f"{value:g}" for value in values],
+        x=f"{key} at test", y=f"{key} in training", title="test MSE",
+    )  # fmt: skip
+    figures.save(figure, folder / "levels.png")
+    print(f"  levels {folder / 'levels.png'}, {folder / 'levels.csv'}")
 
 
 @contextmanager
-def none_left_empty() -> Iterator[None]:
-    """Takes away the folder of a sweep that ended before its first job began."""
+def removed_if_empty() -> Iterator[None]:
+    """The folder of a sweep doesn't outlive one that ended before its first job had begun."""
     try:
         yield
     except BaseException:
         folder = Summary.started
-        if folder and folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+        if folder and folder.is_dir() and not _begun(folder):
             shutil.rmtree(folder)
         raise
+
+
+def _begun(folder: Path) -> bool:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return any(path.name != "multirun.yaml" and ".hydra" not in path.parts for path in files)
+
+
+def is_sweep(folder: Path) -> bool:
+    return (folder / "multirun.yaml").is_file()
+
+
+def resume(command: runs.Command) -> None:
+    """Runs the jobs of a sweep that are not finished, and makes what it leaves."""
+    untrusted.check_links(command.folder)
+    try:
+        jobs.resume(command.folder, command.trust, command.words, command.overrides)
+    except BaseException:
+        summarize(command.folder)
+        raise
+    finish(command.folder, command.trust)
+
+
+def search_again(command: runs.Command, arguments: Sequence[str]) -> list[str] | None:
+    """The command line that takes up a sweep whose jobs are chosen as it goes, by Optuna; None for one whose
+    jobs were all there at its beginning.
+
+    Raises:
+        UserError: its file says more than such a sweep's may.
+    """
+    path = command.folder / "multirun.yaml"
+    untrusted.check_links(command.folder)
+    content = untrusted.read_yaml(path)
+    hydra = content.get("hydra") if isinstance(content, dict) else None
+    overrides = hydra.get("overrides") if isinstance(hydra, dict) else None
+    if not isinstance(hydra, dict) or not isinstance(overrides, dict):
+        raise UserError(f"{path} does not hold a sweep")
+    sweeper = hydra.get("sweeper")
+    of_search = isinstance(sweeper, dict) and str(sweeper.get("_target_", "")).endswith("TPESweeper")
+    if not of_search:
+        return None
+    of_jobs, of_hydra = (untrusted.read_strings(path, overrides.get(of)) for of in ("task", "hydra"))
+    keys = [str(key) for key in compose_conf([])] + ["experiment", "sweeps", "debug"]
+    of_jobs, of_hydra = ([translate(override) for override in some] for some in (of_jobs, of_hydra))
+    for override in [] if command.trust else of_jobs:
+        parse_stored_override(override, path, keys)
+    for override in [] if command.trust else of_hydra:
+        parse_stored_override(override, path, keys, OF_A_SWEEP)
+    rest = [argument for argument in arguments if not argument.startswith("resume=")]
+    kept = [o for o in of_jobs if not o.startswith("trust=")]
+    kept += [o for o in of_hydra if not o.startswith("hydra.sweep.dir=")]
+    return ["-m", *kept, f"hydra.sweep.dir={quoted(command.folder.resolve())}", *rest]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""One training run: compose → seed → fit → test on the best checkpoint → metrics.json."""
+"""One training run: build → fit → score the best checkpoint → metrics.json."""
 
-import html
+import inspect
+import json
 import logging
 import os
 import platform
@@ -8,194 +9,261 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class, instantiate
-from lightning import Trainer, seed_everything
-from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from hydra.utils import instantiate
+from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import config, hardware, stored
+from autoencoders import checkpoints, devices, hardware, jobs, runs, untrusted
 from autoencoders.callbacks import Pictures, progress
-from autoencoders.checkpoints import Checkpoints, WholeFiles
-from autoencoders.data import ImageDataModule
+from autoencoders.config import REPOSITORY, shareable
 from autoencoders.errors import UserError, is_main_process, one_line
-from autoencoders.files import clear_unfinished, write_json, written_whole
-from autoencoders.loggers import MetricsCSV, how_to_look, start_wandb
-from autoencoders.models import BaseAutoencoder
+from autoencoders.files import atomic_write, clear_unfinished, write_json
+from autoencoders.loggers import build_loggers
 from autoencoders.processes import Interrupted, Interruption, Ranks
 
+PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
-def train(cfg: DictConfig, folder: Path) -> float:
+
+def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float:
     """Trains what `cfg` describes into the run folder and returns the objective of its best checkpoint.
 
-    What the folder holds of this run already is gone on with if `cfg.resume` says so.
+    What the folder holds of this run already is gone on with.
+
+    Args:
+        overrides: what was said to make `cfg` what it is, to be kept.
     """
     with Interruption(deferred=False).listening() as interruption:
         try:
-            return _train(cfg, folder, interruption)
+            return _train(cfg, folder, overrides, interruption)
         except Interrupted:
-            if is_main_process() and any(path.name != ".hydra" for path in folder.iterdir()):
-                print(f"interrupted; it goes on by: train.py resume={folder}", flush=True)
+            if is_main_process() and (folder / "checkpoints" / "last.ckpt").is_file():
+                resume = runs.to_paste("python", "train.py", f"resume={folder}")
+                print(f"interrupted; resume with: {resume}", flush=True)
             raise
 
 
-def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
-    start = time.monotonic()
+def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption: Interruption) -> float:
+    stopwatch = checkpoints.Stopwatch(time.monotonic())
     quiet()
     hardware.prepare()
+    devices.check_devices(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    # What most often goes wrong comes before other processes and W&B are started.
-    data, model = build_data(cfg), build_model(cfg)
+    # What most often goes wrong comes before other processes, loggers and the folder's content.
+    data = build_data(cfg)
+    model = build_model(cfg, data)
+    if cfg.init:
+        initialize(model, Path(cfg.init))
+    best = checkpoints.BestCheckpoint(folder / "checkpoints" / "best.ckpt", cfg.objective)
+    last = checkpoints.LastCheckpoint(
+        folder / "checkpoints" / "last.ckpt", cfg.checkpoint.every_n_minutes, interruption
+    )
+    pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
+    averaging = [EMAWeightAveraging(decay=cfg.ema)] if cfg.ema is not None else []
+    trainer = build_trainer(
+        cfg,
+        folder,
+        [
+            stopwatch,
+            checkpoints.FiniteCheck(last.path, best.path),
+            checkpoints.MetricsTable(),
+            best,
+            last,
+            checkpoints.ValidateAtEnd(),
+            pictures,
+            Record(cfg, folder, overrides),
+            *averaging,
+        ],
+    )
     if is_main_process():
         data.prepare_data()
         data.setup("fit")
-        check_validation(cfg, steps=len(data.train_dataloader()))
         for part in (folder, folder / "checkpoints", folder / "figures"):
             part.mkdir(parents=True, exist_ok=True)
             clear_unfinished(part)
-    minutes = cfg.checkpoint.every_n_minutes
-    checkpoints = Checkpoints(folder / "checkpoints", cfg.objective, minutes, start, interruption)
-    pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
-    averaging = [EMAWeightAveraging(decay=cfg.ema)] if cfg.ema else []
-    trainer = build_trainer(cfg, [checkpoints, pictures, progress(), *averaging])
+        devices.say_if_cores_are_busy(trainer.strategy.root_device.type)
     ranks = Ranks(trainer.strategy.launcher)
     # A run that was killed before its first checkpoint goes on at its beginning.
-    last = checkpoints.last_path if cfg.resume and checkpoints.last_path.is_file() else None
-    loggers = trainer.loggers = build_loggers(cfg, folder, resume=last is not None)
-    failed = 1
+    resumed = last.path if last.path.is_file() else None
+    loggers: list[Any] = build_loggers(
+        {} if trainer.fast_dev_run or cfg.trainer.get("logger") is False else cfg.logger,  # type: ignore[attr-defined]
+        folder,
+        shareable(cfg),
+        resume=resumed is not None,
+    )
+    trainer.loggers = [*loggers, *_given_loggers(trainer)]
+    failed = True
     try:
         if trainer.is_global_zero:
-            record(cfg, folder)
             describe(model, folder, loggers)
-        if last:
-            stored.read_checkpoint(last)  # torch itself takes a damaged one
-        trainer.fit(model, data, ckpt_path=last, weights_only=True)
+        if resumed:
+            untrusted.read_checkpoint(resumed, trust=cfg.trust)  # torch itself takes a damaged one
+        trainer.fit(model, data, ckpt_path=resumed, weights_only=not cfg.trust)
         for average in averaging:  # it is in the best checkpoint, and would take its place in validation
             trainer.callbacks.remove(average)  # type: ignore[attr-defined]
-        checkpoints.load_best(model)
+        if best.score == float("inf") and cfg.objective not in trainer.callback_metrics:
+            best.save(trainer)  # never validated, as with limit_val_batches=0: the last weights are the best
+        checkpoints.load_best(model, best.path, cfg.objective)
         # Validation chose them, so the test images are looked at here, at the end.
         trainer.validate(model, data, verbose=False)
         validation = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        (test,) = trainer.test(model, data, verbose=False)
+        tested = trainer.test(model, data, verbose=False)
         metrics = {
             **validation,
-            **test,
+            **(tested[0] if tested else {}),
             "epochs": trainer.current_epoch,
             "steps": trainer.fit_loop.epoch_loop.global_step,
-            "seconds": checkpoints.seconds,
+            "seconds": stopwatch.seconds,
         }
         if trainer.is_global_zero:
             pictures.draw(trainer, model)
             write_json(folder / "metrics.json", metrics)
             report(folder, metrics, loggers)
-        failed = 0
+        failed = False
     except Exception as error:
-        if last and checkpoints.saved_at is None and not isinstance(error, UserError):
-            raise UserError(f"{last} can't be gone on from: {one_line(str(error))}") from error
+        if resumed and last.saved_at is None and not isinstance(error, UserError):
+            raise UserError(f"{resumed} cannot be resumed from: {one_line(str(error))}") from error
         raise ranks.explain(error) from error
     finally:
-        for logger in loggers[1:]:
-            logger.finish(exit_code=failed)
+        for logger in loggers:
+            if hasattr(logger, "finish"):
+                logger.finish(failed)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    return float(metrics[cfg.objective])
+    return float(metrics.get(cfg.objective, "nan"))
 
 
-def check_validation(cfg: DictConfig, steps: int) -> None:
-    """Raises UserError for a run that would end before its first validation, and so without a best model."""
-    chosen = cfg.trainer
-    if (limit := chosen.limit_train_batches) is not None:
-        steps = min(steps, limit) if isinstance(limit, int) else int(steps * min(1.0, limit))
-    every, interval = chosen.check_val_every_n_epoch, chosen.val_check_interval
-    if every and interval and interval > steps:
-        raise UserError(
-            f"trainer.val_check_interval={interval} is more than the {steps} steps of an epoch: "
-            "add trainer.check_val_every_n_epoch=null"
-        )
-    first = (interval or steps) + (every - 1 if every else 0) * steps
-    for key, last in (("max_steps", chosen.max_steps), ("max_epochs", chosen.max_epochs * steps)):
-        if 0 <= last < first:
-            raise UserError(
-                f"trainer.{key}={chosen[key]} ends before the first validation, after {first} steps: "
-                "add trainer.check_val_every_n_epoch=null trainer.val_check_interval=<steps>"
-            )
+# ---- building ----------------------------------------------------------------------------------------------
 
 
-def build_data(cfg: DictConfig) -> ImageDataModule:
-    arguments = config.plain(cfg.data)
-    module = get_class(arguments.pop("_target_"))
-    for declared_for_the_model in ("input_shape", "target_shape"):
-        del arguments[declared_for_the_model]
-    data = module(**arguments, corruption=instantiate(cfg.corruption, _convert_="all"))
-    assert isinstance(data, ImageDataModule)
+def build_data(cfg: DictConfig) -> Any:
+    """The data module, with its corruption."""
+    data = instantiate(cfg.data, _convert_="all")
+    if not isinstance(data, LightningDataModule):
+        raise UserError(f"data._target_={cfg.data._target_} is not a LightningDataModule")
     return data
 
 
-def build_model(cfg: DictConfig) -> BaseAutoencoder:
-    model = instantiate(cfg.model, _convert_="all")
-    assert isinstance(model, BaseAutoencoder)
+def build_model(cfg: DictConfig, data: Any) -> Any:
+    """The model for the data's shapes.
+
+    Raises:
+        UserError: they don't go together.
+    """
+    model = instantiate(
+        cfg.model, input_shape=data.input_shape, target_shape=data.target_shape, _convert_="all"
+    )
+    if not isinstance(model, LightningModule):
+        raise UserError(f"model._target_={cfg.model._target_} is not a LightningModule")
+    model.check_data(data)  # type: ignore[operator]
     return model
 
 
-def build_loggers(cfg: DictConfig, folder: Path, resume: bool) -> list[Any]:
-    loggers: list[Logger] = [MetricsCSV(folder, resume)]
-    if cfg.logger.name == "wandb" and is_main_process():
-        options = {key: value for key, value in config.plain(cfg.logger).items() if key != "name"}
-        if (logger := start_wandb(folder, config.plain(cfg), **options)) is not None:
-            loggers.append(logger)
-    return loggers
+def initialize(model: torch.nn.Module, source: Path) -> None:
+    """Starts from the weights of a run's best model or of a checkpoint; says what does not fit by its name
+    and shape, which stays as it is.
+
+    Raises:
+        UserError: there is nothing that fits.
+    """
+    path = runs.best_checkpoint(source) if source.is_dir() else source
+    if not path.is_file():
+        raise UserError(f"init={source} is neither a run folder nor a checkpoint")
+    own = model.state_dict()
+    found = untrusted.read_checkpoint(path)["state_dict"]
+    fits = {
+        name: value
+        for name, value in found.items()
+        if name in own and isinstance(value, torch.Tensor) and value.shape == own[name].shape
+    }
+    if not fits:
+        raise UserError(f"init={source} has no weights that fit this model by name and shape")
+    model.load_state_dict(fits, strict=False)
+    if is_main_process() and (left := [name for name in own if name not in fits]):
+        names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        print(f"init: {len(fits)} of {len(own)} tensors from {path}; not in it or of another shape: {names}")
 
 
-def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
-    options = config.plain(cfg.trainer)
-    if options["precision"] == "auto":
-        options["precision"] = hardware.fast_precision(options["accelerator"])
+def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
+    """The Trainer of cfg.trainer with our callbacks, then those of cfg.callbacks and trainer.callbacks."""
+    chosen = cfg.trainer
+    options = inspect.signature(Trainer).parameters
+    for key in chosen:
+        if key not in options and not str(key).startswith("_"):
+            from autoencoders.errors import suggest
+
+            raise UserError(f"no key trainer.{key}: {suggest(str(key), options)}")
+    given = instantiate(chosen.get("callbacks") or [], _convert_="all")
+    own = [
+        *[instantiate(callback, _convert_="all") for callback in cfg.callbacks.values() if callback],
+        *(given if isinstance(given, list) else [given]),
+    ]
+    everyone = [*callbacks, *own, *progress(own)]
+    precision, profiler = chosen.get("precision"), chosen.get("profiler")
+    if precision == "auto":
+        precision = hardware.fast_precision(str(chosen.accelerator))
+    if profiler in PROFILERS:
+        profiler = PROFILERS[profiler](dirpath=folder, filename="profile")
+    elif profiler is not None:
+        profiler = instantiate(profiler, _convert_="all")
+    plugins = instantiate(chosen.get("plugins") or [], _convert_="all")
     trainer = instantiate(
-        options,
-        logger=False,
-        callbacks=callbacks,
-        enable_progress_bar=any(isinstance(callback, TQDMProgressBar) for callback in callbacks),
-        enable_model_summary=False,  # it is in model.txt
-        enable_checkpointing=False,  # Lightning's: ours are a callback
-        plugins=[WholeFiles()],
-        use_distributed_sampler=False,  # the loaders share the images out themselves
-        num_sanity_val_steps=0,
+        chosen,
+        precision=precision,
+        profiler=profiler,
+        callbacks=everyone,
+        plugins=[checkpoints.AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])],
+        logger=instantiate(chosen.get("logger"), _convert_="all") or False,
+        default_root_dir=chosen.get("default_root_dir") or str(folder),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in everyone),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in own),
         _convert_="all",
     )
     assert isinstance(trainer, Trainer)
-    config.check_batch_size(cfg, trainer.world_size)
-    cores = os.cpu_count() or 1
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
-        raise UserError(
-            f"trainer.devices={trainer.num_devices} is more than the {cores} CPU cores of this machine"
-        )
+    devices.check_batch_size(cfg.data.get("batch_size"), trainer.world_size)
     return trainer
 
 
-def record(cfg: DictConfig, folder: Path) -> None:
-    """Keeps what it takes to run it again."""
-    with written_whole(folder / "config.yaml") as temporary:
-        OmegaConf.save(cfg, temporary, resolve=True)
-    write_json(folder / "environment.json", environment())
-    if cfg.resume and HydraConfig.initialized():  # what it was resumed with is the run's from now on
-        with written_whole(folder / ".hydra" / "overrides.yaml") as temporary:
-            OmegaConf.save(HydraConfig.get().overrides.task, temporary)
+def _given_loggers(trainer: Trainer) -> list[Logger]:
+    """Those of trainer.logger."""
+    return [] if trainer.fast_dev_run else list(trainer.loggers)  # type: ignore[attr-defined]
 
 
-def environment() -> dict[str, Any]:
+# ---- what is kept and said ---------------------------------------------------------------------------------
+
+
+class Record(Callback):
+    """Keeps what it takes to run it again, once nothing has refused the config and all processes have it."""
+
+    def __init__(self, cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
+        self.cfg, self.folder, self.overrides = cfg, folder, overrides
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero:
+            runs.write_config(self.folder, self.cfg, self.overrides)
+            with atomic_write(self.folder / "config.yaml") as temporary:
+                OmegaConf.save(OmegaConf.create(shareable(self.cfg)), temporary)
+            write_json(self.folder / "environment.json", environment(self.overrides))
+
+
+def environment(overrides: Sequence[str]) -> dict[str, Any]:
     """What one needs to know to run it again: command, versions, git state, machine."""
     packages = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn")
+    typed = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if any(word.startswith("resume=") for word in typed):  # what would start it, not what went on with it
+        typed = json.loads(os.environ.get(jobs.COMMAND, "null")) or ["train.py", *overrides]
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": typed,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "git": {"commit": _git("rev-parse", "HEAD"), "changed": _git("status", "--porcelain") != ""},
@@ -210,7 +278,7 @@ def environment() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """What git says of this repository; None outside of one."""
-    command = ["git", "-C", str(config.REPOSITORY), *arguments]
+    command = ["git", "-C", str(REPOSITORY), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -218,27 +286,28 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def describe(model: BaseAutoencoder, folder: Path, loggers: list[Any]) -> None:
-    """The layers and their sizes, in model.txt and in W&B."""
+def describe(model: LightningModule, folder: Path, loggers: Sequence[Any]) -> None:
+    """The layers and their sizes, in model.txt and in the loggers."""
     text = str(ModelSummary(model, max_depth=4))
-    with written_whole(folder / "model.txt") as temporary:
+    with atomic_write(folder / "model.txt") as temporary:
         temporary.write_text(text + "\n")
-    for logger in loggers[1:]:
-        import wandb
-
-        page = wandb.Html(f"<pre>{html.escape(text)}</pre>")
-        logger.send(lambda experiment, page=page: experiment.log({"model": page}))
+    for logger in loggers:
+        if hasattr(logger, "log_text"):
+            logger.log_text("model", text)
 
 
-def report(folder: Path, metrics: dict[str, float], loggers: list[Any]) -> None:
+def report(folder: Path, metrics: dict[str, float], loggers: Sequence[Any]) -> None:
     """Says what came out and where it is."""
     print()
     for name, value in metrics.items():
         print(f"  {name:14} {value:.5g}")
     print(f"\n  figures  {folder / 'figures'}")
     print(f"  metrics  {folder / 'metrics.json'}, {folder / 'metrics.csv'}")
-    for logger in loggers[1:]:
-        print(f"  W&B      {how_to_look(logger.experiment)}")
+    for profile in sorted(folder.glob("*profile*.txt")):
+        print(f"  profile  {profile}\n\n{profile.read_text()}")
+    for logger in loggers:
+        if hasattr(logger, "where"):
+            print(f"  {type(logger).__name__:8} {logger.where()}")
 
 
 def quiet() -> None:

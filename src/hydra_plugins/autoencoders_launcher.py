@@ -13,15 +13,17 @@ from omegaconf import DictConfig, open_dict
 
 
 class ProcessLauncher(Launcher):
-    """Runs each job as `python train.py <overrides> hydra.run.dir=... hydra.mode=RUN`.
+    """Runs each job as a `python train.py` in its own folder (see `autoencoders.jobs`).
 
     Args:
-        side_by_side: the most jobs at a time; None: as many as there are GPUs for, or one at a time on a CPU.
+        max_parallel: the most jobs at a time; None: as many as there are GPUs for, or one at a time on a CPU.
     """
 
-    def __init__(self, side_by_side: int | None = None) -> None:
-        self.side_by_side = side_by_side
-        self.hopeless: Callable[[Any], bool] | None = None  # a sweeper may set it: see autoencoders.jobs.run
+    def __init__(self, max_parallel: int | None = None) -> None:
+        self.max_parallel = max_parallel
+        self.should_prune: Callable[[Any], bool] | None = (
+            None  # a sweeper may set it: see autoencoders.jobs.run
+        )
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.config = hydra_context, config
@@ -31,17 +33,21 @@ class ProcessLauncher(Launcher):
         from autoencoders import jobs, sweeps
         from autoencoders.errors import UserError
 
-        if self.side_by_side is not None and self.side_by_side < 1:
-            raise UserError(f"hydra.launcher.side_by_side={self.side_by_side} must be ≥ 1")
+        if self.max_parallel is not None and (
+            not isinstance(self.max_parallel, int) or self.max_parallel < 1
+        ):
+            raise UserError(f"hydra.launcher.max_parallel={self.max_parallel} must be ≥ 1")
         configs = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(cfg):
                 cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
             configs.append(cfg)
-        batch = [jobs.checked(cfg, Path(sys.argv[0]).absolute()) for cfg in configs]
+        batch = [jobs.Job.make(cfg) for cfg in configs]
+        for number, job in enumerate(batch, start=initial_job_idx):
+            job.number, job.script = number, Path(sys.argv[0]).absolute()
         try:
-            jobs.run(batch, self.side_by_side, self.hopeless)
+            jobs.run(batch, self.max_parallel, self.should_prune)
         except BaseException:
             sweeps.summarize(Path(str(self.config.hydra.sweep.dir)))
             raise
@@ -58,5 +64,5 @@ class ProcessLauncher(Launcher):
 ConfigStore.instance().store(
     group="hydra/launcher",
     name="processes",
-    node={"_target_": "hydra_plugins.autoencoders_launcher.ProcessLauncher", "side_by_side": None},
+    node={"_target_": "hydra_plugins.autoencoders_launcher.ProcessLauncher", "max_parallel": None},
 )

@@ -1,4 +1,4 @@
-"""hydra/sweeper=tpe: Optuna chooses the jobs, and stops those without hope."""
+"""hydra/sweeper=tpe: Optuna chooses the jobs, and stops the hopeless ones."""
 
 import csv
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ class TPESweeper(Sweeper):
                 load_if_exists=True,
             )
         except Exception as error:  # the journal of a sweep that is taken up makes Optuna raise all kinds
-            raise UserError(f"{folder / 'optuna.log'} is no journal of Optuna's: {error}") from None
+            raise UserError(f"{folder / 'optuna.log'} is not a journal of Optuna's: {error}") from None
         unfinished = study.get_trials(states=[states.RUNNING])
         going_on = [optuna.trial.Trial(study, trial._trial_id) for trial in unfinished]
         while going_on or len(study.trials) < self.trials:
@@ -77,7 +77,7 @@ class TPESweeper(Sweeper):
             batch = going_on[:1] or [study.ask() for _ in range(room)]
             del going_on[:1]
             jobs = [[_chosen(override, trial) for override in overrides.values()] for trial in batch]
-            self.jobs.hopeless = _Pruning(batch, self.settings.objective)
+            self.jobs.should_prune = _Pruning(batch, self.settings.objective)
             results = self.jobs.launch(jobs, initial_job_idx=batch[0].number)
             for trial, result in zip(batch, results, strict=True):
                 state = {
@@ -91,7 +91,7 @@ class TPESweeper(Sweeper):
 
 
 class _Pruning:
-    """Tells the trials what their jobs have reached so far, and asks which of them have no hope."""
+    """Tells the trials what their jobs have reached so far, and asks which of them to stop."""
 
     def __init__(self, trials: Sequence[Any], objective: str) -> None:
         self.trials = {trial.number: trial for trial in trials}

@@ -6,16 +6,93 @@ import csv
 import json
 import os
 import re
+import shlex
 import zipfile
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from autoencoders import upgrade
+from autoencoders.config import CONF, leaves
 from autoencoders.errors import UserError
+from autoencoders.overrides import INTERPOLATION
 
 FOLDERS = ("checkpoints", "figures", "evaluation", "evaluation/figures", "wandb")
 OF_WANDB = "wandb/*/logs/debug-core.log"  # a link that W&B makes to its own log, and never reads
+# Keys that say where to read, write or send to, which a stranger's file may not choose.
+PLACE = re.compile(r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init)$", re.IGNORECASE)
+
+
+def read_config(path: Path, trust: bool, again: Sequence[str]) -> DictConfig:
+    """The config of a run, unresolved, in today's form.
+
+    Args:
+        trust: whether it may name other classes than the project's, and places.
+        again: the user's command, to be shown with trust=true where that is needed.
+
+    Raises:
+        UserError: it's not a config, or it needs to be trusted.
+    """
+    content = upgrade.to_today(_read_mapping(path))
+    try:
+        config = OmegaConf.create(content)
+    except (OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a config: {_beginning(error)}") from None
+    if not trust:
+        for key, value in leaves(content):
+            if reason := _needs_trust(key, value):
+                command = shlex.join([*again, "trust=true"])
+                raise UserError(f"{path}: {key}={value} {reason}; if you trust it: {command}")
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _needs_trust(key: str, value: Any) -> str | None:
+    """Why a value is more than a choice of conf/ or a plain value."""
+    if re.search(r"(^|[.\]])_\w+_($|[.\[])", key):  # what tells Hydra what to instantiate
+        if key.endswith("._partial_") and isinstance(value, bool):
+            return None
+        if key.endswith("._target_") and value in classes().get(key.partition(".")[0], ()):
+            return None
+        return "is not a class of this project" if key.endswith("._target_") else "is not a plain value"
+    if isinstance(value, str) and re.search(INTERPOLATION, value):
+        return "is more than another key's value"
+    if PLACE.search(key) and key != "data.root" and value is not None:
+        return "leads out of the run's folder"
+    return None
+
+
+@cache
+def classes() -> Mapping[str, frozenset[str]]:
+    """What may be instantiated, by group: the classes and functions that conf/ names."""
+    return {
+        group.name: frozenset(
+            name
+            for path in group.glob("*.yaml")
+            for name in re.findall(r"^\s*_target_: (\S+)$", path.read_text(), re.MULTILINE)
+        )
+        for group in CONF.iterdir()
+        if group.is_dir()
+    }
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file with plain values under names: OmegaConf honours no tag that makes objects."""
+    text = read_text(path)
+    try:
+        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        read = None if aliases else OmegaConf.create(text)  # aliases of aliases would fill the memory
+        content = OmegaConf.to_container(read, resolve=False) if isinstance(read, DictConfig) else None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError):
+        raise UserError(f"{path} is not valid YAML") from None
+    if not content or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path} must hold names and values")
+    return content  # type: ignore[return-value]
 
 
 def check_run(run: Path) -> None:
@@ -25,7 +102,7 @@ def check_run(run: Path) -> None:
         if (run / name).exists() and not (run / name).is_dir():
             raise UserError(f"{run / name} must be a folder")
     if (run / "wandb-id.txt").is_file() and not re.fullmatch(r"[\w-]{1,64}", read_text(run / "wandb-id.txt")):
-        raise UserError(f"{run / 'wandb-id.txt'} holds no id of a W&B run")
+        raise UserError(f"{run / 'wandb-id.txt'} does not hold the id of a W&B run")
     if (run / "metrics.json").is_file():
         read_metrics(run / "metrics.json")
     if (run / "metrics.csv").is_file():
@@ -33,7 +110,7 @@ def check_run(run: Path) -> None:
             for row in csv.DictReader(read_text(run / "metrics.csv").splitlines()):
                 int(row["step"])
         except (KeyError, TypeError, ValueError, csv.Error):
-            raise UserError(f"{run / 'metrics.csv'} is no table of metrics by step") from None
+            raise UserError(f"{run / 'metrics.csv'} is not a table of metrics by step") from None
     if (path := run / "environment.json").is_file():
         content = read_json(path)
         kinds = {"command": list, "versions": dict, "git": dict, "started": str}
@@ -58,15 +135,15 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text") from None
+        raise UserError(f"{path} is not a text file") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
-        content = json.loads(read_text(path), parse_int=_whole)
+        content = json.loads(read_text(path), parse_int=_integer)
     except (ValueError, RecursionError):
-        raise UserError(f"{path} is no JSON") from None
+        raise UserError(f"{path} is not valid JSON") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold names and values")
     return content
@@ -81,7 +158,7 @@ def read_reconstruction(path: Path) -> dict[str, dict[str, float]]:
     """The rows of an evaluation's group "reconstruction": numbers by row and metric."""
     rows = read_json(path).get("reconstruction")
     if not isinstance(rows, dict):
-        raise UserError(f"{path} holds no evaluation")
+        raise UserError(f"{path} does not hold an evaluation")
     return {name: _numbers(path, row) for name, row in rows.items()}
 
 
@@ -104,7 +181,7 @@ def as_strings(path: Path, text: str) -> Any:
     try:
         return yaml.load(text, yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"{path} is no YAML") from None
+        raise UserError(f"{path} is not valid YAML") from None
 
 
 def read_strings(path: Path, content: Any) -> list[str]:
@@ -114,21 +191,25 @@ def read_strings(path: Path, content: Any) -> list[str]:
     return content
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint, on the CPU: tensors and plain values, of which none can run code, as they were saved."""
+def read_checkpoint(path: Path, trust: bool = False) -> dict[str, Any]:
+    """A checkpoint, on the CPU: tensors and plain values, of which none can run code, as they were saved.
+
+    Args:
+        trust: whether it may hold other objects, as the state of the user's own callbacks.
+    """
     import torch  # takes a second, so not before there is something to read
 
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself does not look at the sums
             if damaged := archive.testzip():
                 raise UserError(f"{path} is damaged, in {damaged}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=not trust)
     except UserError:
         raise
     except Exception as error:  # what is no checkpoint makes these raise all kinds
-        raise UserError(f"{path} is damaged, or no checkpoint: {_beginning(error)}") from None
+        raise UserError(f"{path} is damaged, or not a checkpoint: {_beginning(error)}") from None
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise UserError(f"{path} is no checkpoint of a model: it holds no state_dict")
+        raise UserError(f"{path} is not a checkpoint of a model: it has no state_dict")
     return content
 
 
@@ -141,7 +222,7 @@ def load_weights(model: Any, path: Path) -> None:
         raise UserError(f"{path} does not hold this model's weights: {_beginning(error)}") from None
 
 
-def _whole(digits: str) -> float:
+def _integer(digits: str) -> float:
     return int(digits) if len(digits) < 19 else float(digits)
 
 

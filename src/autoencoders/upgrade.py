@@ -1,0 +1,47 @@
+"""What earlier versions wrote into a run's folder, in today's form."""
+
+from typing import Any
+
+NETWORKS = {"linear": "Linear", "mlp": "MLP", "conv": "Conv"}
+
+
+def to_today(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run as today's conf/ would compose it.
+
+    0.1 had the optimizer's and the scheduler's keys in the model, the shapes in the data, one logger by name
+    and the network's family by name.
+    """
+    if "optimizer" not in config and isinstance(config.get("model"), dict):
+        return _from_0_1(config)
+    return config
+
+
+def _from_0_1(config: dict[str, Any]) -> dict[str, Any]:
+    model, data, network, logger = (
+        _copy(config.get(name)) for name in ("model", "data", "network", "logger")
+    )
+    lr, beta2, decay, warmup = (model.pop(key, None) for key in ("lr", "beta2", "weight_decay", "warmup"))
+    for shape in ("input_shape", "target_shape"):
+        model.pop(shape, None)
+        data.pop(shape, None)
+    if (name := network.pop("name", None)) in NETWORKS:
+        network = {"_target_": f"autoencoders.networks.{NETWORKS[name]}", **network}
+    model |= {"network": "${network}", "optimizer": "${optimizer}", "scheduler": "${scheduler}"}
+    optimizer = {
+        "_target_": "torch.optim.AdamW", "_partial_": True,
+        "lr": lr, "betas": [0.9, beta2], "weight_decay": decay, "fused": True,
+    }  # fmt: skip
+    scheduler = {
+        "_target_": "autoencoders.schedulers.warmup_cosine", "_partial_": True, "warmup": warmup,
+    }  # fmt: skip
+    loggers = {}
+    if logger.pop("name", None) == "wandb":
+        loggers = {"wandb": {"_target_": "autoencoders.loggers.Wandb", **logger}}
+    return {
+        **config, "model": model, "data": {**data, "size": None}, "network": network, "logger": loggers,
+        "optimizer": optimizer, "scheduler": scheduler, "callbacks": {}, "init": None,
+    }  # fmt: skip
+
+
+def _copy(node: Any) -> dict[str, Any]:
+    return dict(node) if isinstance(node, dict) else {}

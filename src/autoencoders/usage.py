@@ -1,0 +1,55 @@
+"""`train.py --help`: the groups with their choices, and the keys that are changed most."""
+
+from pathlib import Path
+
+from autoencoders.config import CONF, REPOSITORY
+
+GROUPS = (
+    "model", "data", "corruption", "network", "optimizer", "scheduler", "trainer", "callbacks", "logger",
+    "debug", "experiment", "sweeps",
+)  # fmt: skip
+KEYS = {
+    "model.code_dim=2": "how many numbers the code has",
+    "trainer.max_epochs=20": "any argument of lightning.Trainer",
+    "trainer.devices=2": "GPUs, or processes on CPU cores",
+    "data.batch_size=64": "the global batch, split over the devices",
+    "optimizer.lr=1e-3": "and every other key of the optimizer",
+    "network.hidden=[256,64]": "widths from the image to the code; the decoder mirrors them",
+    "corruption.std=0.3": "how much an image is corrupted",
+    "seed=1": "of weights, order and noise",
+    "evaluate=true": "score it beside reference rows at the end, with a report",
+    "hydra.run.dir=runs/mine": "the run's folder",
+}
+
+
+def text() -> str:
+    lines = ["Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2", ""]
+    lines.append("Choose a file of each group by its name; several callbacks or loggers as [a,b]:")
+    for group in GROUPS:
+        folder = REPOSITORY / group if group == "sweeps" else CONF / group
+        names = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
+        lines += ["", f"{group}="]
+        lines += [f"  {name:18} {_about(folder / f'{name}.yaml')}".rstrip() for name in names]
+    lines += ["", "Change any key by its path (--cfg job shows them all):", ""]
+    lines += [f"  {key:26} {about}" for key, about in KEYS.items()]
+    lines += ["", "Go on with what there is:", ""]
+    lines += [
+        "  resume=<run or sweep>      where it stopped, to the same bits",
+        "  rerun=<run>                train it again, in a new folder",
+        "  init=<run or checkpoint>   start a new run from its weights",
+        "  -m model=vae,linear        a sweep: a job for each combination",
+        "",
+        "Your own modules, callbacks and config folders: docs/own_code.md",
+    ]
+    return "\n".join(lines)
+
+
+def _about(path: Path) -> str:
+    """The first sentence of a file's first comment."""
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line.removeprefix("#").strip())
+    return " ".join(lines).partition(". ")[0].rstrip(".:")
