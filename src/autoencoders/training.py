@@ -54,7 +54,8 @@ def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
     hardware.prepare()
     seed_everything(cfg.seed, workers=True, verbose=False)
     # What most often goes wrong comes before other processes and W&B are started.
-    data, model = build_data(cfg), build_model(cfg)
+    data = build_data(cfg)
+    model = build_model(cfg, data)
     if is_main_process():
         data.prepare_data()
         data.setup("fit")
@@ -134,14 +135,15 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
     arguments = config.plain(cfg.data)
     module = get_class(arguments.pop("_target_"))
     for declared_for_the_model in ("input_shape", "target_shape"):
-        del arguments[declared_for_the_model]
+        arguments.pop(declared_for_the_model, None)
     data = module(**arguments, corruption=instantiate(cfg.corruption, _convert_="all"))
     assert isinstance(data, ImageDataModule)
     return data
 
 
-def build_model(cfg: DictConfig) -> BaseAutoencoder:
-    model = instantiate(cfg.model, _convert_="all")
+def build_model(cfg: DictConfig, data: ImageDataModule) -> BaseAutoencoder:
+    shapes = {"input_shape": data.input_shape, "target_shape": data.target_shape}
+    model = instantiate(cfg.model, **shapes, _convert_="all")
     assert isinstance(model, BaseAutoencoder)
     return model
 
