@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
 
 from autoencoders import config, training
 from autoencoders.data.pairs import GlobalBatches, Images, loader
@@ -30,12 +31,11 @@ def mapped(path: Path, count: int) -> Images:
 def step_seconds(images: Images, steps: int, *overrides: str) -> float:
     """Seconds a step on batches of these images, picked at random, as the data module picks them."""
     side = images.images.shape[-1]
-    shape = f"[1,{side},{side}]"
-    cfg = config.composed(
-        ["logger=csv", f"data.input_shape={shape}", f"data.target_shape={shape}", *overrides]
-    )
+    cfg = config.composed(["logger=csv", *overrides])
     data, batches = training.build_data(cfg), loader(images, GlobalBatches(len(images), BATCH, shuffle=True))
-    return bare_loop(cfg, (data.pair(raw, training=True) for raw in islice(batches, WARM + steps)))
+    shape = (1, side, side)
+    model = instantiate(cfg.model, input_shape=shape, target_shape=shape, _convert_="all")
+    return bare_loop(model, (data.pair(raw, training=True) for raw in islice(batches, WARM + steps)))
 
 
 def own_memory() -> float:

@@ -16,6 +16,7 @@ from autoencoders import config, hardware, training
 from autoencoders.callbacks import progress
 from autoencoders.checkpoints import Checkpoints
 from autoencoders.data import Batch, ImageDataModule
+from autoencoders.models import BaseAutoencoder
 from autoencoders.processes import Interruption
 from benchmarks.measuring import Row, in_turns, steady
 
@@ -57,26 +58,26 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
         keep = Checkpoints(Path(folder), cfg.objective, minutes, time.monotonic(), Interruption())
         trainer = training.build_trainer(cfg, [clock, keep, progress()])
         trainer.loggers = training.build_loggers(cfg, Path(folder), resume=False)
-        trainer.fit(training.build_model(cfg), data)
+        trainer.fit(training.build_model(cfg, data), data)
     return steady(clock.ends, WARM)
 
 
 def by_hand(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
     """Seconds a step of a bare loop over pairs that are there."""
     pairs = [data.pair(raw, training=True) for raw in islice(data.train_dataloader(), 50)]
-    return bare_loop(cfg, islice(cycle(pairs), WARM + steps))
+    return bare_loop(training.build_model(cfg, data), islice(cycle(pairs), WARM + steps))
 
 
-def bare_loop(cfg: DictConfig, pairs: Iterable[Batch]) -> float:
+def bare_loop(model: BaseAutoencoder, pairs: Iterable[Batch]) -> float:
     """Seconds a step of the loop that one would write without Lightning, the first `WARM` left out."""
-    model = training.build_model(cfg).train()
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     mixed = hardware.fast_precision("cpu") == "bf16-mixed"
     ends = []
     for pair in pairs:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = torch.stack([term.mean() for term in model.loss_terms(pair).values()]).sum()
+            loss = model.total({name: term.mean() for name, term in model.loss_terms(pair).items()})
         loss.backward()
         optimizer.step()
         ends.append(time.perf_counter())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from omegaconf import DictConfig
@@ -21,7 +22,7 @@ from torchvision import datasets
 from torchvision.transforms import ToTensor
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from autoencoders import config, networks
+from autoencoders import config, training
 from autoencoders.data import sources
 from benchmarks.measuring import THREADS, Row, apart, in_turns, steady
 from benchmarks.step import WARM, Clock, by_hand, by_trainer, training_data
@@ -118,9 +119,9 @@ class SameNetwork(nn.Module):
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__()
-        network = config.plain(cfg.network)
-        self.encoder = networks.encoder(network, cfg.data.input_shape, cfg.model.code_dim)
-        self.decoder = networks.decoder(network, cfg.model.code_dim, cfg.data.target_shape)
+        network, data = instantiate(cfg.network, _convert_="all"), training.build_data(cfg)
+        self.encoder = network.encoder(data.input_shape, cfg.model.code_dim)
+        self.decoder = network.decoder(cfg.model.code_dim, data.target_shape)
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.sigmoid(self.decoder(self.encoder(images)))
@@ -146,7 +147,7 @@ def rows(quick: bool) -> Iterator[Row]:
         )
         for how, seconds in (("", took["textbook"]), (f" with {THREADS} workers", took["with_workers"])):
             yield Row(
-                f"training, same network ({cfg.network.name}) and batch ({batch})",
+                f"training, same network ({cfg.network._target_.rpartition('.')[2].lower()}) and batch ({batch})",
                 f"{batch / took['ours']:,.0f} images/s",
                 f"the textbook pipeline{how}: {batch / seconds:,.0f}",
                 seconds / took["ours"],

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class Likelihood(Protocol):
-    """p_dec(x|h), given by the decoder's raw output (B, C, H, W)."""
+    """p_dec(x|h), given by the decoder's output (B, C, H, W), in float32 or more."""
 
     def mean(self, output: Tensor) -> Tensor:
         """The reconstruction: the expected image (B, C, H, W)."""
@@ -28,15 +28,15 @@ class Likelihood(Protocol):
 class Gaussian:
     """N(x; mean, std²). With std = √½ it is the sum of squared errors plus a constant: the lecture's MSE.
 
-    The mean is the sigmoid of the output, which keeps it among the pixels that there can be, or for
-    `bounded=False` the output itself.
+    With `squash` the mean is the sigmoid of the output, which keeps it among the pixels that there can be;
+    otherwise it is the output itself.
     """
 
     std: float
-    bounded: bool = True
+    squash: bool = True
 
     def mean(self, output: Tensor) -> Tensor:
-        return output.sigmoid() if self.bounded else output
+        return output.sigmoid() if self.squash else output
 
     def nll(self, output: Tensor, clean: Tensor) -> Tensor:
         squared = F.mse_loss(self.mean(output), clean, reduction="none").flatten(1).sum(1)
@@ -46,15 +46,35 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """Bernoulli(x; sigmoid(output)): cross-entropy, for images that are black or white, or nearly so."""
+    """Cross-entropy, for images that are black or white, or nearly so.
+
+    With `squash` the probability of white is the sigmoid of the output; otherwise it is the output itself,
+    kept at least `SMALLEST` away from 0 and 1 in the loss.
+    """
+
+    squash: bool = True
 
     def mean(self, output: Tensor) -> Tensor:
-        return output.sigmoid()
+        return output.sigmoid() if self.squash else output
 
     def nll(self, output: Tensor, clean: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(output, clean, reduction="none").flatten(1).sum(1)
+        if self.squash:
+            loss = F.binary_cross_entropy_with_logits(output, clean, reduction="none")
+        else:  # by hand: under autocast torch refuses F.binary_cross_entropy
+            white = output.clamp(SMALLEST, 1 - SMALLEST)
+            loss = -clean * white.log() - (1 - clean) * (-white).log1p()
+        return loss.flatten(1).sum(1)
+
+
+SMALLEST = 1e-6  # float32 still tells 1 - 1e-6 from 1
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) of (B, D), (B,) nats (Kingma & Welling 2014, appendix B)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """A sample h = μ + σ ε of N(mean, exp(log_variance)), for standard normal noise ε; all (B, D) (Kingma &
+    Welling 2014, §2.4)."""
+    return mean + (0.5 * log_variance).exp() * noise

@@ -1,38 +1,310 @@
-"""Encoders and decoders, sized by plain numbers: linear, mlp, conv.
+"""Encoders and decoders: linear, fully connected, convolutional, or your own.
 
-`encoder` maps images (B, C, H, W) to features (B, F); `decoder` maps codes (B, D) to images (B, C, H, W),
-without a squashing function at the end: a likelihood makes pixels of it. A decoder mirrors its encoder.
+An encoder maps images (B, C, H, W) to features (B, F); a decoder maps codes (B, D) to images (B, C, H, W),
+without a squashing function at the end: the likelihood makes pixels of its output. A decoder mirrors its
+encoder.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from autoencoders.errors import UserError, near
+from autoencoders import checks
 
 Shape = Sequence[int]  # (C, H, W)
+WIDEST = 65536  # units or channels of a layer
 
 
-def encoder(network: Mapping[str, Any], shape: Shape, features: int) -> nn.Module:
-    """The encoder of a family, e.g. `{"name": "mlp", "hidden": [512, 128]}`, for images of `shape`.
+class Network(Protocol):
+    """Builds the encoder and the decoder of a model. A decoder with a true attribute `gives_pixels` ends in
+    pixels in [0, 1] rather than in logits, and is not squashed again."""
 
-    With `linear_path: true` an affine map is added to the network's output, so that the network has only to
-    learn what PCA can't. With `norm: true` every layer but the last is normalised (Ba et al. 2016).
+    def encoder(self, input_shape: Shape, features: int) -> nn.Module:
+        """Images (B, *input_shape) to (B, features)."""
+        ...
+
+    def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
+        """Codes (B, code_dim) to (B, *target_shape)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Affine maps, whose best autoencoder is PCA (Baldi & Hornik 1989)."""
+
+    def encoder(self, input_shape: Shape, features: int) -> nn.Module:
+        return _mlp_encoder(input_shape, features)
+
+    def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
+        return _mlp_decoder(code_dim, target_shape)
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Fully connected layers with SiLU between them.
+
+    Args:
+        hidden: units of each hidden layer from the image to the code, 1..65536; the decoder mirrors them.
+        linear_path: add an affine map beside the network, which then only has to learn what PCA cannot.
+        norm: normalise the units of every layer but the last (Ba et al. 2016).
     """
-    name, linear_path, sizes = _split(network)
-    body = ENCODERS[name](shape, features, **sizes)
-    return Sum(body, _linear_encoder(shape, features)) if linear_path else body
+
+    hidden: Sequence[int] = (512, 256, 128)
+    linear_path: bool = False
+    norm: bool = False
+
+    def __post_init__(self) -> None:
+        checks.integers("hidden", self.hidden, at_least=1, at_most=WIDEST)
+        checks.boolean("linear_path", self.linear_path)
+        checks.boolean("norm", self.norm)
+
+    def encoder(self, input_shape: Shape, features: int) -> nn.Module:
+        body = _mlp_encoder(input_shape, features, self.hidden, self.norm)
+        return Sum(body, _mlp_encoder(input_shape, features)) if self.linear_path else body
+
+    def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
+        body = _mlp_decoder(code_dim, target_shape, self.hidden, self.norm)
+        return Sum(body, _mlp_decoder(code_dim, target_shape)) if self.linear_path else body
 
 
-def decoder(network: Mapping[str, Any], code_dim: int, shape: Shape) -> nn.Module:
-    """The decoder of a family, for images of `shape`; `linear_path` as for the encoder."""
-    name, linear_path, sizes = _split(network)
-    body = DECODERS[name](code_dim, shape, **sizes)
-    return Sum(body, _linear_decoder(code_dim, shape)) if linear_path else body
+@dataclass(frozen=True)
+class Conv:
+    """Convolutions that each halve the side of a square image, then fully connected layers.
+
+    Args:
+        patch: side of the patches of pixels that the image is first cut into, 1..32; it divides the image's
+            side. Patches become channels, which makes the first layer, the most expensive one on a full-size
+            image, cheap.
+        channels: of each convolution, 1..65536.
+        hidden: units of the fully connected layers between the last convolution and the code, 1..65536.
+        linear_path: as for `MLP`.
+        norm: as for `MLP`.
+    """
+
+    patch: int = 2
+    channels: Sequence[int] = (32, 128)
+    hidden: Sequence[int] = (128,)
+    linear_path: bool = True
+    norm: bool = True
+
+    def __post_init__(self) -> None:
+        checks.integer("patch", self.patch, at_least=1, at_most=32)
+        checks.integers("channels", self.channels, at_least=1, at_most=WIDEST)
+        checks.integers("hidden", self.hidden, at_least=1, at_most=WIDEST)
+        checks.boolean("linear_path", self.linear_path)
+        checks.boolean("norm", self.norm)
+
+    def encoder(self, input_shape: Shape, features: int) -> nn.Module:
+        widths, sides = self._sizes(input_shape)
+        layers: list[nn.Module] = [nn.PixelUnshuffle(self.patch)]
+        for (before, after), side in zip(pairwise(widths), sides, strict=False):
+            convolution = nn.Conv2d(before, after, _kernel(side), stride=2, padding=1)
+            layers += [convolution, *_activation(after, self.norm)]
+        flat = widths[-1] * sides[-1] ** 2
+        body = nn.Sequential(*layers, nn.Flatten(), *_layers([flat, *self.hidden, features], self.norm))
+        return Sum(body, _mlp_encoder(input_shape, features)) if self.linear_path else body
+
+    def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
+        widths, sides = self._sizes(target_shape)
+        flat = widths[-1] * sides[-1] ** 2
+        layers: list[nn.Module] = [
+            *_layers([code_dim, *reversed(self.hidden), flat], self.norm),
+            nn.Unflatten(1, (widths[-1], sides[-1], sides[-1])),
+        ]
+        for (before, after), side in zip(pairwise(widths[::-1]), sides[-2::-1], strict=True):
+            # No bias: with one, oneDNN takes another bfloat16 algorithm, 5 times slower from 4 to 7 pixels.
+            transposed = nn.ConvTranspose2d(before, after, _kernel(side), stride=2, padding=1, bias=False)
+            layers += [*_activation(before, self.norm), transposed]
+        body = nn.Sequential(*layers, nn.PixelShuffle(self.patch))
+        return Sum(body, _mlp_decoder(code_dim, target_shape)) if self.linear_path else body
+
+    def _sizes(self, shape: Shape) -> tuple[list[int], list[int]]:
+        """Channels and sides of the images between the convolutions, from the image to the code."""
+        depth, height, width = shape
+        if height != width or height % self.patch:
+            raise ValueError(
+                f"patch={self.patch} must divide the side of a square image, not one of {height} x {width}"
+            )
+        sides = [height // self.patch]
+        for _ in self.channels:
+            sides.append((sides[-1] + 1) // 2)
+        return [depth * self.patch**2, *self.channels], sides
+
+
+class Own:
+    """Your own encoder and decoder: two plain nn.Module classes, functions that return modules, partials of
+    either (`_partial_: true`), or two ready modules.
+
+    A constructor is called with those of these that it has as parameters, or with all of them if it takes
+    **kwargs; anything else it needs is yours to set (`+network.encoder.width=64`):
+
+        encoder: input_shape, the (C, H, W) of its images; code_dim, the number of features it must give: that
+            of the code, and twice as many for a VAE (means, then log variances).
+        decoder: code_dim; target_shape, the (C, H, W) of the images it must give.
+
+    Args:
+        encoder: gives (B, code_dim), or (B, code_dim, 1, 1), for images (B, *input_shape).
+        decoder: gives (B, *target_shape) for codes (B, code_dim).
+        output: what the decoder gives: "pixels" in [0, 1], or "logits", of which a sigmoid makes pixels.
+            "auto": pixels if it stays in [0, 1] whatever its weights and codes, as after a final nn.Sigmoid;
+            there is a warning where it does not visibly end in one.
+
+    Raises (by `encoder` and `decoder`):
+        ValueError: a module does not fit, in one line that names it, the shape it gave and the one wanted.
+    """
+
+    def __init__(
+        self, encoder: Callable[..., Any], decoder: Callable[..., Any], output: str = "auto"
+    ) -> None:
+        checks.choice("output", output, ("auto", "pixels", "logits"))
+        self._encoder, self._decoder, self._output = encoder, decoder, output
+
+    def encoder(self, input_shape: Shape, features: int) -> nn.Module:
+        module = _built("encoder", self._encoder, input_shape=tuple(input_shape), code_dim=features)
+        shape = _output_shape("encoder", module, torch.rand(2, *input_shape, generator=_generator()))
+        if shape == (2, features, 1, 1):
+            return nn.Sequential(module, nn.Flatten())
+        _check_shape("encoder", module, shape, (features,))
+        return module
+
+    def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
+        module = _built("decoder", self._decoder, code_dim=code_dim, target_shape=tuple(target_shape))
+        shape = _output_shape("decoder", module, torch.randn(2, code_dim, generator=_generator()))
+        _check_shape("decoder", module, shape, target_shape)
+        pixels = self._output == "pixels" or (self._output == "auto" and _gives_pixels(module, code_dim))
+        module.gives_pixels = pixels  # type: ignore[assignment]
+        return module
+
+
+def _built(part: str, maker: Callable[..., Any], **offered: Any) -> nn.Module:
+    if isinstance(maker, nn.Module):
+        return maker
+    function, known = (maker.func, maker.keywords) if isinstance(maker, partial) else (maker, {})
+    parameters = inspect.signature(maker).parameters
+    # nn.Module's own constructor has **kwargs but takes none; a function's are for the class that it calls.
+    all_taken = inspect.isclass(function) and function.__init__ is not nn.Module.__init__
+    if not (all_taken and any(p.kind is p.VAR_KEYWORD for p in parameters.values())):
+        offered = {name: value for name, value in offered.items() if name in parameters}
+    arguments = {name: value for name, value in offered.items() if name not in known}
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in arguments
+    ]
+    if missing:
+        raise ValueError(
+            f"{part}={_path(function)} must be told its {', '.join(missing)}: "
+            + " ".join(f"+network.{part}.{name}=..." for name in missing)
+        )
+    module = maker(**arguments)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{part}={_path(function)} must give an nn.Module, not {type(module).__name__}")
+    return module
+
+
+def _output_shape(part: str, module: nn.Module, inputs: Tensor) -> tuple[int, ...]:
+    """The shape of what the module makes of `inputs`."""
+    with _probing(module):
+        try:
+            output = module(_like(module, inputs))
+        except RuntimeError as error:  # how torch says that shapes do not fit
+            raise ValueError(
+                f"{_named(part, module)} must take {_batch(inputs.shape[1:])}: {error}"
+            ) from error
+    if not isinstance(output, Tensor):
+        raise ValueError(f"{_named(part, module)} must give one tensor, not a {type(output).__name__}")
+    return tuple(output.shape)
+
+
+def _check_shape(part: str, module: nn.Module, shape: Sequence[int], wanted: Shape) -> None:
+    if tuple(shape) != (2, *wanted):
+        gave = _batch(shape[1:]) if shape[:1] == (2,) else f"{tuple(shape)} for a batch of 2"
+        raise ValueError(f"{_named(part, module)} must give {_batch(wanted)}, not {gave}")
+
+
+def _gives_pixels(decoder: nn.Module, code_dim: int) -> bool:
+    """Whether the decoder's output stays in [0, 1] by construction: for random codes and weights of several
+    scales. (Its own weights would make the answer depend on the seed.)"""
+    generator, outputs = _generator(), list[Tensor]()
+    scales = torch.tensor([1.0, 10.0, 100.0]).repeat(4)[:, None]
+    codes = scales * torch.randn(12, code_dim, generator=generator)
+    with _probing(decoder):
+        for gain in (1.0, 4.0):
+            weights = {
+                name: _like(weight, torch.randn(weight.shape, generator=generator))
+                * gain
+                / _root_fan_in(weight)
+                for name, weight in decoder.named_parameters()
+            }
+            outputs.append(torch.func.functional_call(decoder, weights, _like(decoder, codes)).float())
+    output = torch.cat(outputs)
+    low, high = float(output.min()), float(output.max())
+    if not -1 <= low < high <= 1:
+        return False
+    name = _named("decoder", decoder)
+    if low < 0:
+        rank_zero_warn(
+            f"network.{name} gives numbers in [-1, 1], as a Tanh does. Taken for logits, they make no pixel "
+            "darker than 0.27 or brighter than 0.73: end it in a Sigmoid, or in no squashing function"
+        )
+        return False
+    last = [module for module in decoder.modules() if not list(module.children())][-1]
+    if not isinstance(last, nn.Sigmoid | nn.Hardsigmoid):
+        rank_zero_warn(
+            f"network.{name} gives numbers in [0, 1], which are taken for pixels: "
+            "say network.output=pixels, or network.output=logits if they are not"
+        )
+    return True
+
+
+def _root_fan_in(weight: Tensor) -> float:
+    return math.sqrt(weight[0].numel()) if weight.ndim > 1 else 1.0
+
+
+@contextmanager
+def _probing(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, and the modes that were there before afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _like(of: nn.Module | Tensor, numbers: Tensor) -> Tensor:
+    """The numbers on the device and in the type of a tensor, or of a module's weights."""
+    weight = of if isinstance(of, Tensor) else next(of.parameters(), numbers)
+    return numbers.to(device=weight.device, dtype=weight.dtype)
+
+
+def _named(part: str, module: nn.Module) -> str:
+    return f"{part}={_path(type(module))}"
+
+
+def _path(maker: Any) -> str:
+    return f"{maker.__module__}.{maker.__qualname__}"
+
+
+def _batch(shape: Shape) -> str:
+    return f"(B, {', '.join(map(str, shape))})"
 
 
 class Sum(nn.Module):
@@ -46,82 +318,19 @@ class Sum(nn.Module):
         return reduce(torch.add, (branch(x) for branch in self.branches))
 
 
-def _split(network: Mapping[str, Any]) -> tuple[str, bool, dict[str, Any]]:
-    sizes = dict(network)
-    name, linear_path = sizes.pop("name"), sizes.pop("linear_path", False)
-    if name not in ENCODERS:
-        raise UserError(f"no network={name}: {near(name, ENCODERS)}")
-    return name, linear_path, sizes
-
-
-def _linear_encoder(shape: Shape, features: int) -> nn.Sequential:
-    return _mlp_encoder(shape, features, hidden=())
-
-
-def _linear_decoder(code_dim: int, shape: Shape) -> nn.Sequential:
-    return _mlp_decoder(code_dim, shape, hidden=())
-
-
-def _mlp_encoder(shape: Shape, features: int, hidden: Sequence[int], norm: bool = False) -> nn.Sequential:
+def _mlp_encoder(
+    shape: Shape, features: int, hidden: Sequence[int] = (), norm: bool = False
+) -> nn.Sequential:
     channels, height, width = shape
     return nn.Sequential(nn.Flatten(), *_layers([channels * height * width, *hidden, features], norm))
 
 
-def _mlp_decoder(code_dim: int, shape: Shape, hidden: Sequence[int], norm: bool = False) -> nn.Sequential:
+def _mlp_decoder(
+    code_dim: int, shape: Shape, hidden: Sequence[int] = (), norm: bool = False
+) -> nn.Sequential:
     channels, height, width = shape
     layers = _layers([code_dim, *reversed(hidden), channels * height * width], norm)
     return nn.Sequential(*layers, nn.Unflatten(1, tuple(shape)))
-
-
-def _conv_encoder(
-    shape: Shape,
-    features: int,
-    patch: int,
-    channels: Sequence[int],
-    hidden: Sequence[int],
-    norm: bool = False,
-) -> nn.Sequential:
-    """Patches of `patch` x `patch` pixels become channels, which makes the first layer, the dearest one on
-    a full-size image, cheap. Then each convolution halves the side; fully connected layers end in the code.
-    """
-    widths, sides = _conv_sizes(shape, patch, channels)
-    layers: list[nn.Module] = [nn.PixelUnshuffle(patch)]
-    for (before, after), side in zip(pairwise(widths), sides, strict=False):
-        layers += [nn.Conv2d(before, after, _kernel(side), stride=2, padding=1), *_activation(after, norm)]
-    flat = widths[-1] * sides[-1] ** 2
-    return nn.Sequential(*layers, nn.Flatten(), *_layers([flat, *hidden, features], norm))
-
-
-def _conv_decoder(
-    code_dim: int,
-    shape: Shape,
-    patch: int,
-    channels: Sequence[int],
-    hidden: Sequence[int],
-    norm: bool = False,
-) -> nn.Sequential:
-    widths, sides = _conv_sizes(shape, patch, channels)
-    flat = widths[-1] * sides[-1] ** 2
-    layers: list[nn.Module] = [
-        *_layers([code_dim, *reversed(hidden), flat], norm),
-        nn.Unflatten(1, (widths[-1], sides[-1], sides[-1])),
-    ]
-    for (before, after), side in zip(pairwise(widths[::-1]), sides[-2::-1], strict=True):
-        # No bias: with one oneDNN takes another algorithm for bfloat16, 5 times slower from 4 to 7 pixels.
-        transposed = nn.ConvTranspose2d(before, after, _kernel(side), stride=2, padding=1, bias=False)
-        layers += [*_activation(before, norm), transposed]
-    return nn.Sequential(*layers, nn.PixelShuffle(patch))
-
-
-def _conv_sizes(shape: Shape, patch: int, channels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The channels and the sides of the images between the convolutions, from the image to the code."""
-    depth, height, width = shape
-    if height != width or height % patch:
-        raise UserError(f"network=conv needs square images whose side divides by network.patch={patch}")
-    sides = [height // patch]
-    for _ in channels:
-        sides.append((sides[-1] + 1) // 2)
-    return [depth * patch**2, *channels], sides
 
 
 def _kernel(side: int) -> int:
@@ -138,18 +347,6 @@ def _layers(widths: Sequence[int], norm: bool) -> list[nn.Module]:
 
 
 def _activation(width: int, norm: bool) -> list[nn.Module]:
-    """SiLU; after a normalisation over all numbers that the layer makes of an image, if wanted. (Over a batch
-    instead, what becomes of an image would depend on the others, and on the number of devices.)"""
+    """SiLU, after a normalisation over all units of the layer if wanted. (Over a batch, what an image becomes
+    would depend on the others, and on the number of devices.)"""
     return [nn.GroupNorm(1, width), nn.SiLU()] if norm else [nn.SiLU()]
-
-
-ENCODERS: dict[str, Callable[..., nn.Module]] = {
-    "linear": _linear_encoder,
-    "mlp": _mlp_encoder,
-    "conv": _conv_encoder,
-}
-DECODERS: dict[str, Callable[..., nn.Module]] = {
-    "linear": _linear_decoder,
-    "mlp": _mlp_decoder,
-    "conv": _conv_decoder,
-}

@@ -46,6 +46,7 @@ class ImageDataModule(LightningDataModule):
     """
 
     source: ClassVar[sources.Source]
+    side: ClassVar[int] = 28
     classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
     def __init__(
@@ -73,6 +74,17 @@ class ImageDataModule(LightningDataModule):
         self.corrupt_once, self.seed = corrupt_once, seed
         self.corruption = corruption or Identity()
         self.fetched = False
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return self._shape(self.input)
+
+    @property
+    def target_shape(self) -> tuple[int, int, int]:
+        return self._shape(self.target)
+
+    def _shape(self, colour: Colour) -> tuple[int, int, int]:
+        return (3 if colour == "color" else 1, self.side, self.side)
 
     def prepare_data(self) -> None:
         if not self.fetched:  # Lightning asks before each of its stages, and verifying takes a while
@@ -245,6 +257,7 @@ class CIFAR10(ImageDataModule):
     """Small photographs (Krizhevsky 2009): 50,000 + 10,000 colour images, 32 x 32."""
 
     source = sources.CIFAR10
+    side = 32
     classes = (
         "airplane",
         "automobile",

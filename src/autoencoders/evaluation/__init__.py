@@ -114,7 +114,7 @@ def best_and_worst(subject: Subject, errors: Tensor, count: int) -> dict[str, Te
 
 def best_model(run: Path, cfg: DictConfig) -> BaseAutoencoder:
     """The best model of a run, on the GPU if there is one."""
-    model = build_model(cfg)  # from the configuration, of which only this project's classes are taken
+    model = build_model(cfg, build_data(cfg))
     stored.load_weights(model, runs.best_checkpoint(run))
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 

@@ -1,20 +1,34 @@
 """What every autoencoder shares: the step, the logging, the optimizer."""
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.optimizer import Optimizer
 from torchmetrics import MeanMetric
 
-from autoencoders import losses, networks
+from autoencoders import checks, losses
 from autoencoders.corruption import Noise
 from autoencoders.data.pairs import Batch
+from autoencoders.errors import UserError
 from autoencoders.metrics import reconstruction_metrics, squared_error
+from autoencoders.networks import Conv, Network, Shape
+from autoencoders.schedulers import warmup_cosine
+
+# In runs as short as these, forgetting squared gradients sooner than Adam's usual 0.999 trains further.
+ADAMW = partial(torch.optim.AdamW, lr=1.2e-2, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+# What a scheduler may call the number of steps that it is to end after.
+LENGTHS = ("total_steps", "T_max")
 
 
 class BaseAutoencoder(LightningModule):
@@ -23,52 +37,79 @@ class BaseAutoencoder(LightningModule):
     A variant overrides how a code and its penalties come from x̃, or what it measures and shows.
 
     Args:
-        network: the family and sizes of encoder and decoder, as `networks.encoder` takes them.
+        network: builds encoder and decoder; `networks.Conv()` if None.
         input_shape: (C, H, W) of x̃.
-        target_shape: (C, H, W) of x.
-        code_dim: how many numbers the code has.
+        target_shape: (C, H, W) of x; that of x̃ if None.
+        code_dim: numbers in the code, 1..65536.
         likelihood: p_dec(x|h), "gaussian" or "bernoulli".
-        likelihood_std: the standard deviation of a gaussian likelihood, in units of a pixel's range.
-        lr: the highest learning rate of the one-cycle schedule.
-        beta2: of AdamW, how long it remembers squared gradients.
-        weight_decay: AdamW's.
-        warmup: the part of all steps in which the learning rate rises, in (0, 1).
+        likelihood_std: the standard deviation of a gaussian likelihood, 1e-3..1e3, pixels being in [0, 1]. √½
+            makes −log p the sum of squared errors, plus a constant.
+        optimizer: makes an optimizer of the parameters, as a partial of torch's does; `ADAMW` if None.
+        scheduler: makes a learning-rate scheduler of the optimizer; `schedulers.warmup_cosine` if None. One
+            with a parameter `total_steps` or `T_max` is given the number of steps, unless it is set, and is
+            stepped by the batch; `ReduceLROnPlateau` is stepped by the metric `monitor` after each
+            validation, others once an epoch.
+
+    Raises:
+        ValueError: an argument is out of its range, in one line that begins with its name and value.
     """
 
     # What the rows of its figure are called, in this order.
-    rows: ClassVar[dict[str, str]] = {
+    row_titles: ClassVar[Mapping[str, str]] = {
         "clean": "original",
         "corrupted": "corrupted",
         "reconstruction": "reconstruction",
     }
+    evaluations: ClassVar[tuple[str, ...]] = ()  # groups of an evaluation that only this model has
+    affine: ClassVar[bool] = False  # whether the decoder is affine in the code
     bounded: ClassVar[bool] = True  # whether a gaussian likelihood's mean is kept in [0, 1]
-    code_parameters: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
+    features_per_code: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
 
     def __init__(
         self,
-        network: Mapping[str, Any],
-        input_shape: Sequence[int],
-        target_shape: Sequence[int],
-        code_dim: int,
-        likelihood: str,
-        likelihood_std: float,
-        lr: float,
-        beta2: float,
-        weight_decay: float,
-        warmup: float,
+        network: Network | None = None,
+        input_shape: Shape = (1, 28, 28),
+        target_shape: Shape | None = None,
+        code_dim: int = 16,
+        likelihood: str = "gaussian",
+        likelihood_std: float = math.sqrt(0.5),
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        # A checkpoint with objects other than plain values could not be loaded safely.
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
+        network, target_shape = network or Conv(), target_shape or input_shape
+        for name, shape in (("input_shape", input_shape), ("target_shape", target_shape)):
+            checks.integers(name, shape, at_least=1)
+            if len(shape) != 3:
+                raise ValueError(f"{name}={list(shape)} must be three numbers: channels, height, width")
+        checks.integer("code_dim", code_dim, at_least=1, at_most=65536)
+        checks.choice("likelihood", likelihood, ("gaussian", "bernoulli"))
+        checks.number("likelihood_std", likelihood_std, at_least=1e-3, at_most=1e3)
+        self.input_shape, self.target_shape = tuple(input_shape), tuple(target_shape)
         self.code_dim = code_dim
-        self.optimization = {"lr": lr, "beta2": beta2, "weight_decay": weight_decay, "warmup": warmup}
-        likelihoods: dict[str, losses.Likelihood] = {
-            "gaussian": losses.Gaussian(likelihood_std, self.bounded),
-            "bernoulli": losses.Bernoulli(),
-        }
-        self.likelihood = likelihoods[likelihood]
-        self.encoder = networks.encoder(network, input_shape, code_dim * self.code_parameters)
-        self.decoder = networks.decoder(network, code_dim, target_shape)
+        with _of("network"):
+            self.encoder = network.encoder(input_shape, code_dim * self.features_per_code)
+            self.decoder = network.decoder(code_dim, target_shape)
+        logits = not getattr(self.decoder, "gives_pixels", False)
+        self.likelihood: losses.Likelihood = (
+            losses.Gaussian(likelihood_std, squash=self.bounded and logits)
+            if likelihood == "gaussian"
+            else losses.Bernoulli(squash=logits)
+        )
+        self.optimizer, self.scheduler = optimizer or ADAMW, scheduler or warmup_cosine
+        self._check_optimization()
+        self.monitor = "val/mse"  # what ReduceLROnPlateau looks at
+        self.weights: dict[str, float] = {}  # of the terms that are not simply added to the loss
         self.averages = nn.ModuleDict()  # the running mean of each validation and test metric
+
+    def check_data(self, data: LightningDataModule) -> None:
+        """Raises ValueError for data that this model cannot be trained on."""
+        for name in ("input_shape", "target_shape"):
+            mine, theirs = getattr(self, name), tuple(getattr(data, name, getattr(self, name)))
+            if mine != theirs:
+                raise ValueError(f"{name}={list(mine)} must be {list(theirs)}, that of {_name(data)}")
 
     # ---- the autoencoder ----
 
@@ -90,9 +131,34 @@ class BaseAutoencoder(LightningModule):
         return self.encode(corrupted), {}
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """What is summed to the loss: the reconstruction's −log p_dec(x|h) and the penalties, (B,) each."""
+        """What the loss consists of, before it is weighted: the reconstruction's −log p_dec(x|h) and the
+        penalties, (B,) each."""
         code, penalties = self.code_and_penalties(batch.corrupted, batch.noise)
         return {"nll": self.likelihood.nll(self.decoder(code).float(), batch.clean), **penalties}
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The loss: the sum of its terms, each of any one shape, times their `weights`."""
+        weighted = [
+            term * self.weights[name] if name in self.weights else term for name, term in terms.items()
+        ]
+        return torch.stack(weighted).sum(0)
+
+    # ---- the prior ----
+
+    def prior_codes(self, count: int, seed: int) -> Tensor | None:
+        """Codes (count, code_dim) drawn from the model's own prior; None where it has none."""
+        return None
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Images (count, C, H, W) decoded from codes of the prior.
+
+        Raises:
+            ValueError: there is no prior.
+        """
+        codes = self.prior_codes(count, seed)
+        if codes is None:
+            raise ValueError(f"{_name(self)} has no prior to sample from")
+        return self.decode(codes)
 
     # ---- what a variant may measure beside others ----
 
@@ -106,11 +172,17 @@ class BaseAutoencoder(LightningModule):
 
     # ---- Lightning ----
 
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None:
+            self.check_data(data)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         terms = {name: term.mean() for name, term in self.loss_terms(batch).items()}
-        loss = torch.stack(list(terms.values())).sum()
+        loss = self.total(terms)
         # Every call of self.log takes as long as a small layer, so it is called only when it is written.
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
             self.log("train/loss", loss, prog_bar=True, sync_dist=True)
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
             if len(terms) > 1:
@@ -124,11 +196,17 @@ class BaseAutoencoder(LightningModule):
         self._average(
             "val",
             {
-                "loss": torch.stack(list(terms.values())).sum(0),
+                "loss": self.total(terms),
                 **(terms if len(terms) > 1 else {}),
                 "mse": squared_error(self(batch.corrupted), batch.clean),
             },
         )
+
+    def on_validation_end(self) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            for config in self.trainer.lr_scheduler_configs:
+                if isinstance(config.scheduler, ReduceLROnPlateau):
+                    config.scheduler.step(float(self.trainer.callback_metrics[self.monitor]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch.clean):
@@ -142,7 +220,7 @@ class BaseAutoencoder(LightningModule):
         for name, value in values.items():
             key = f"{stage}_{name}"
             if key not in self.averages:
-                # "disable" lets a value that is no number through, which the mean would else leave out.
+                # "disable" lets a NaN through, which the mean would otherwise leave out.
                 self.averages[key] = MeanMetric(nan_strategy="disable").to(self.device)
             average = self.averages[key]
             assert isinstance(average, MeanMetric)
@@ -157,27 +235,56 @@ class BaseAutoencoder(LightningModule):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a one-cycle schedule, stepped by the batch."""
-        chosen = self.optimization
-        optimizer = torch.optim.AdamW(
-            self.parameters(),
-            lr=chosen["lr"],
-            betas=(0.9, chosen["beta2"]),
-            weight_decay=chosen["weight_decay"],
-            fused=True,
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: one_cycle(step, steps, chosen["warmup"])
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        make = self.optimizer
+        if self.trainer.gradient_clip_val and getattr(make, "keywords", {}).get("fused"):
+            make = partial(make, fused=False)  # Lightning cannot clip before one under mixed precision
+        optimizer = make(self.parameters())
+        by_step = self._length() is not None
+        scheduler = self._scheduler(optimizer, self.trainer.estimated_stepping_batches if by_step else 0)
+        chosen: dict[str, Any] = {"scheduler": scheduler, "interval": "step" if by_step else "epoch"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # Never by Lightning, which counts epochs and batches, not validations: see on_validation_end.
+            chosen |= {"monitor": self.monitor, "frequency": 2**62}
+        return {"optimizer": optimizer, "lr_scheduler": chosen}  # type: ignore[return-value]
+
+    def _length(self) -> str | None:
+        """What the scheduler calls the number of steps, if it is to be told."""
+        parameters = inspect.signature(self.scheduler).parameters
+        known = {name for name, value in getattr(self.scheduler, "keywords", {}).items() if value is not None}
+        return next((name for name in LENGTHS if name in parameters and name not in known), None)
+
+    def _scheduler(self, optimizer: Optimizer, steps: float) -> LRScheduler:
+        make: Callable[..., LRScheduler] = self.scheduler
+        if (name := self._length()) is None:
+            return make(optimizer)
+        if not math.isfinite(steps):
+            raise UserError(
+                "the learning-rate schedule needs to know how long training takes: set trainer.max_epochs or "
+                "trainer.max_steps, or scheduler=constant"
+            )
+        return make(optimizer, **{name: int(steps)})
+
+    def _check_optimization(self) -> None:
+        """Makes optimizer and scheduler once, for a parameter that is thrown away: what they refuse is said
+        before any data is read."""
+        with _of("optimizer"):
+            keywords = getattr(self.optimizer, "keywords", {})
+            if "lr" in keywords:
+                checks.number("lr", keywords["lr"], above=0)
+            optimizer = self.optimizer([nn.Parameter(torch.zeros(1, 1))])
+        with _of("scheduler"):
+            self._scheduler(optimizer, 100)
 
 
-def one_cycle(step: int, steps: int, warmup: float) -> float:
-    """The part of the highest learning rate at a step: a linear rise over the first `warmup` of all steps,
-    then half a cosine down to nothing (after Smith & Topin 2018)."""
-    rise = max(1.0, warmup * steps)
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    fallen = (step - rise) / max(1.0, steps - rise)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, fallen)))
+@contextmanager
+def _of(part: str) -> Iterator[None]:
+    """Says which argument of the model an error in one of its own arguments is about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        raise ValueError(f"{part}.{text}" if re.match(r"\w+=", text) else f"{part}: {text}") from error
+
+
+def _name(of: object) -> str:
+    return type(of).__name__

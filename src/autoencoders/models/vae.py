@@ -4,21 +4,30 @@ from typing import Any
 
 from torch import Tensor
 
+from autoencoders import checks
 from autoencoders.corruption import Noise
-from autoencoders.losses import kl_to_standard_normal
+from autoencoders.losses import kl_to_standard_normal, reparameterise
 from autoencoders.models.base import BaseAutoencoder
 
 
 class VAE(BaseAutoencoder):
     """Stochastic encoder p_enc(h|x) = N(μ(x), σ²(x)) and decoder p_dec(x|h), trained on −ELBO
-    (Kingma & Welling 2014); `beta` weighs the KL term (Higgins et al. 2017), 1 being the bound itself.
+    (Kingma & Welling 2014).
+
+    Args:
+        beta: weighs the KL term (Higgins et al. 2017), 0..1e6; 1 is the bound itself. `kl` is logged
+            unweighted.
+        likelihood: "bernoulli" or "gaussian".
+        **base: as for `BaseAutoencoder`.
     """
 
-    code_parameters = 2
+    evaluations = ("likelihood",)
+    features_per_code = 2
 
-    def __init__(self, beta: float, **base: Any) -> None:
-        super().__init__(**base)
-        self.beta = beta
+    def __init__(self, beta: float = 1.0, likelihood: str = "bernoulli", **base: Any) -> None:
+        checks.number("beta", beta, at_least=0, at_most=1e6)
+        super().__init__(likelihood=likelihood, **base)
+        self.weights["kl"] = beta
 
     def posterior(self, corrupted: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of p_enc(h|x), (B, code_dim) each."""
@@ -30,12 +39,11 @@ class VAE(BaseAutoencoder):
         return self.posterior(corrupted)[0]
 
     def code_and_penalties(self, corrupted: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        """A sample by reparameterisation, h = μ + σ ε, and the KL to the prior N(0, 1)."""
+        """A sample of the posterior, and its KL to the prior N(0, 1)."""
         mean, log_variance = self.posterior(corrupted)
-        code = mean + (0.5 * log_variance).exp() * noise.normal(*mean.shape)
-        return code, {"kl": self.beta * kl_to_standard_normal(mean, log_variance)}
+        code = reparameterise(mean, log_variance, noise.normal(*mean.shape))
+        return code, {"kl": kl_to_standard_normal(mean, log_variance)}
 
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Images (count, C, H, W) decoded from codes of the prior."""
-        prior = Noise(seed, rows=count, device=self.device).normal(count, self.code_dim)
-        return self.decode(prior)
+    def prior_codes(self, count: int, seed: int) -> Tensor:
+        """Of the prior N(0, 1)."""
+        return Noise(seed, rows=count, device=self.device).normal(count, self.code_dim)
