@@ -17,22 +17,22 @@ from autoencoders.imports import importing
 def main(cfg: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # another launcher than ours brought a job here
         return jobs.run_alone(cfg)
-    with errors.one_line_errors():
-        return run(cfg, Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with errors.one_line_errors(), runs.removed_if_empty(folder):
+        return run(cfg, folder, HydraConfig.get().overrides.task)
 
 
 def run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     """Trains into the folder and evaluates if that was asked for; returns the objective."""
-    with runs.removed_if_empty(folder):
-        # These import torch and lightning, which takes seconds: only for a config that could be composed.
+    # These import torch and lightning, which takes seconds: only for a config that could be composed.
+    with importing():
+        from autoencoders.training import train
+    objective = train(cfg, folder, list(overrides))
+    if cfg.evaluate and errors.is_main_process():
         with importing():
-            from autoencoders.training import train
-        objective = train(cfg, folder, list(overrides))
-        if cfg.evaluate and errors.is_main_process():
-            with importing():
-                from autoencoders.evaluation import evaluate_run
-            evaluate_run(folder, cfg)
-        return objective
+            from autoencoders.evaluation import evaluate_run
+        evaluate_run(folder, cfg)
+    return objective
 
 
 def go_on(arguments: list[str]) -> bool:
@@ -42,7 +42,8 @@ def go_on(arguments: list[str]) -> bool:
     """
     if (again := runs.Command.parse("rerun", arguments, "train.py")) is not None:
         folder, cfg = runs.compose_rerun(again)
-        train_in(folder, cfg, again, resumed=False)
+        with runs.removed_if_empty(folder):
+            train_in(folder, cfg, again, resumed=False)
         return True
     command = runs.Command.parse("resume", arguments, "train.py") or runs.Command.requeued(arguments)
     if command is None:

@@ -33,6 +33,8 @@ def suggest(name: str, options: Iterable[object]) -> str:
     if not options:
         return "it has no keys"
     matches = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if matches and len(options) > 20:
+        return f"did you mean '{matches[0]}'?"
     question = f"did you mean '{matches[0]}'? " if matches else ""
     return f"{question}There are: {', '.join(options)}"
 
@@ -126,6 +128,8 @@ def _explained(error: BaseException) -> str | None:
             return str(link)
         if isinstance(link, ValueError) and "Config group override must be a string" in str(link):
             return "a group can't be null: choose one of its files, such as model=vae, or leave it out"
+        if isinstance(link, ValueError) and _raised_in(link) == "lightning":  # of its Trainer's arguments
+            return str(link)
         if isinstance(link, OSError) and link.errno is not None and link.filename:
             return f"{link.filename2 or link.filename}: {link.strerror}"
     for link in chain:
@@ -141,6 +145,8 @@ def _instantiation(error: BaseException) -> str:
     text = str(error)
     key = match[1] if (match := re.search(r"full_key: (\S+)", text)) else ""
     target = match[1] if (match := re.search(r"target '([^']+)'", text)) else ""
+    # What the data and the model hold of other groups is known by its own name.
+    key = re.sub(r"^(data|model)\.(?=(corruption|network|optimizer|scheduler)\b)", "", key)
     cause = error.__cause__
     if isinstance(cause, UserError):
         return str(cause)
@@ -148,10 +154,13 @@ def _instantiation(error: BaseException) -> str:
         return f"{key}._target_={target} is not found: {_why_not_found(target)}"
     if cause is None:
         return " ".join(text.split())
-    if isinstance(cause, ValueError) and re.match(r"\w+(\[\d+\])?=", str(cause)):
-        return f"{key}.{cause}"  # a range: "corruption" and "std=-1 must be ≥ 0"
     said = str(cause)
-    if type(cause).__name__ == "MisconfigurationException" or isinstance(cause, ValueError | ImportError):
+    if isinstance(cause, ValueError) and re.match(r"(network|optimizer|scheduler)[.:]", said):
+        return said
+    if isinstance(cause, ValueError) and re.match(r"\w+(\[\d+\])?=", said):
+        return f"{key}.{said}"  # a range: "corruption" and "std=-1 must be ≥ 0"
+    libraries = isinstance(cause, TypeError) and _raised_in(cause) in ("lightning", "torch")
+    if type(cause).__name__ == "MisconfigurationException" or isinstance(cause, ValueError | ImportError) or libraries:
         return f"{key}: {said}"
     if isinstance(cause, TypeError) and (match := re.search(r"unexpected keyword argument '(\w+)'", said)):
         return f"no key {key}.{match[1]}: {target} does not take it"

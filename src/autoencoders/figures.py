@@ -15,7 +15,7 @@ from torchvision.utils import make_grid
 
 from autoencoders.data import Batch, ImageDataModule
 from autoencoders.data.pairs import Images
-from autoencoders.files import written_whole
+from autoencoders.files import atomic_write
 from autoencoders.models import VAE, BaseAutoencoder
 
 SCATTERED = 5000  # images in the latent scatter
@@ -156,7 +156,7 @@ def heatmap(
 
 def save(figure: Figure, path: Path) -> None:
     """As a PNG."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
 
 

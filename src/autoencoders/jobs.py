@@ -88,7 +88,7 @@ class Job:
         """The job that a folder holds, which anyone may have made."""
         overrides = runs.read_overrides(folder)
         job = cls._of(folder.absolute(), overrides, runs.read_run(folder, trust, words), trust)
-        job.changes = list(changes)
+        job.changes, job.script = list(changes), Path(sys.argv[0]).absolute()
         return job
 
     @classmethod

@@ -165,7 +165,11 @@ def build_model(cfg: DictConfig, data: Any) -> Any:
     )
     if not isinstance(model, LightningModule):
         raise UserError(f"model._target_={cfg.model._target_} is not a LightningModule")
-    model.check_data(data)  # type: ignore[operator]
+    try:
+        model.check_data(data)  # type: ignore[operator]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    model.monitor = cfg.objective
     return model
 
 
@@ -304,7 +308,8 @@ def report(folder: Path, metrics: dict[str, float], loggers: Sequence[Any]) -> N
     print(f"\n  figures  {folder / 'figures'}")
     print(f"  metrics  {folder / 'metrics.json'}, {folder / 'metrics.csv'}")
     for profile in sorted(folder.glob("*profile*.txt")):
-        print(f"  profile  {profile}\n\n{profile.read_text()}")
+        first = "\n".join(line.rstrip() for line in profile.read_text().splitlines()[:30])
+        print(f"  profile  {profile}, which begins so:\n\n{first}\n")
     for logger in loggers:
         if hasattr(logger, "where"):
             print(f"  {type(logger).__name__:8} {logger.where()}")

@@ -62,7 +62,7 @@ def _needs_trust(key: str, value: Any) -> str | None:
         return "is not a class of this project" if key.endswith("._target_") else "is not a plain value"
     if isinstance(value, str) and re.search(INTERPOLATION, value):
         return "is more than another key's value"
-    if PLACE.search(key) and key != "data.root" and value is not None:
+    if isinstance(value, str) and PLACE.search(key) and key != "data.root":
         return "leads out of the run's folder"
     return None
 

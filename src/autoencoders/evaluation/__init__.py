@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from autoencoders import figures, runs, stored
+from autoencoders import figures, runs, untrusted
 from autoencoders.data import ImageDataModule
 from autoencoders.evaluation import colour, generation, latent, report, representation, restoration
 from autoencoders.evaluation.subject import Rows, Subject
@@ -115,7 +115,7 @@ def best_and_worst(subject: Subject, errors: Tensor, count: int) -> dict[str, Te
 def best_model(run: Path, cfg: DictConfig) -> BaseAutoencoder:
     """The best model of a run, on the GPU if there is one."""
     model = build_model(cfg, build_data(cfg))
-    stored.load_weights(model, runs.best_checkpoint(run))
+    untrusted.load_weights(model, runs.best_checkpoint(run))
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

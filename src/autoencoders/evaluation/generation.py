@@ -21,7 +21,7 @@ from autoencoders.data import ImageDataModule
 from autoencoders.data.modules import as_colour
 from autoencoders.data.pairs import to_float
 from autoencoders.evaluation.subject import Rows, Subject
-from autoencoders.files import written_whole
+from autoencoders.files import atomic_write
 from autoencoders.models import VAE
 
 SAMPLES = 5000
@@ -67,7 +67,7 @@ def classifier(data: ImageDataModule) -> DigitNet:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(net.state_dict(), temporary)
     return net.eval()
 

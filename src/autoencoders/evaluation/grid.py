@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from autoencoders import figures, runs
 from autoencoders.evaluation import test_errors
-from autoencoders.files import written_whole
+from autoencoders.files import atomic_write
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9)
 KINDS: dict[str, tuple[str, tuple[float, ...]]] = {  # corruption: what its level is, and the levels
@@ -29,7 +29,7 @@ def evaluate_grid(run: Path, trust: bool = False) -> None:
         overrides = [f"run={run}", f"corruption={kind}", f"corruption.{key}={level}", f"trust={trust}"]
         model, corrupted = test_errors(*runs.compose_run(overrides))
         lines.append((kind, key, level, model, corrupted))
-    with written_whole(folder / "grid.csv") as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(folder / "grid.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["corruption", "level", "value", "model mse", "corrupted image mse"])
         writer.writerows(lines)

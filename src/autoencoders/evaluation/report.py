@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from autoencoders import figures, stored
+from autoencoders import figures, untrusted
 from autoencoders.evaluation.latent import main_directions
 from autoencoders.evaluation.subject import Rows, Subject
-from autoencoders.files import written_whole
+from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
 
 SIDE = 41  # places of the explorer's grid, each way
@@ -51,7 +51,7 @@ def write(
         explorer=explorer(subject),
         config=OmegaConf.to_yaml(cfg, resolve=True),
     )
-    with written_whole(folder / "report.html") as temporary:
+    with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(page)
 
 
@@ -152,7 +152,7 @@ def _facts(cfg: DictConfig, environment: dict[str, Any], metrics: dict[str, Any]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return stored.read_json(path) if path.is_file() else {}
+    return untrusted.read_json(path) if path.is_file() else {}
 
 
 def _explained(group: Callable[..., Any] | None) -> str:
