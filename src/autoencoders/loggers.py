@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders.errors import one_line, redacted
-from autoencoders.files import atomic_write
+from autoencoders.files import written_whole
 from autoencoders.metrics import metric_names
 
 WANDB_TIMEOUT_S = 5
@@ -80,16 +80,12 @@ class MetricsCSV(Logger):
         if not self.path.parent.is_dir():  # it is not made anew when it was deleted
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         columns = dict.fromkeys(["step", "epoch", *(key for row in self.rows for key in row)])
-        with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
+        with written_whole(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             writer.writerows(self.rows)
         self.written_at = time.monotonic()
         self.took = self.written_at - start
-
-
-def build_loggers(chosen, folder, config, resume):  # type: ignore
-    return [MetricsCSV(folder, resume)]
 
 
 class Wandb(WandbLogger):
@@ -149,7 +145,7 @@ def start_wandb(
         except Exception as offline:
             rank_zero_warn(f"W&B can't be started ({_why(offline)}); this run is logged without it")
             return None
-    with atomic_write(known) as temporary:
+    with written_whole(known) as temporary:
         temporary.write_text(run.id)
     return Wandb(experiment=run)
 
