@@ -16,6 +16,7 @@ from autoencoders import config, hardware, training
 from autoencoders.callbacks import progress
 from autoencoders.checkpoints import Checkpoints
 from autoencoders.data import Batch, ImageDataModule
+from autoencoders.loggers import build_loggers
 from autoencoders.processes import Interruption
 from benchmarks.measuring import Row, in_turns, steady
 
@@ -55,8 +56,8 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         minutes = cfg.checkpoint.every_n_minutes
         keep = Checkpoints(Path(folder), cfg.objective, minutes, time.monotonic(), Interruption())
-        trainer = training.build_trainer(cfg, [clock, keep, progress()])
-        trainer.loggers = training.build_loggers(cfg, Path(folder), resume=False)
+        trainer = training.build_trainer(cfg, [clock, keep, *progress([])])
+        trainer.loggers = build_loggers(cfg.logger, Path(folder), {}, resume=False)
         trainer.fit(training.build_model(cfg), data)
     return steady(clock.ends, WARM)
 
