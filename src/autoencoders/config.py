@@ -105,6 +105,8 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"{name} can't be left out")
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     for key, value in leaves(content):
+        if key.startswith(("callbacks", "logger")):
+            continue
         _check_value(key, value, trust=content["trust"] is True)
     _check_devices(cfg)
     _check_pairs(cfg)

@@ -29,7 +29,11 @@ from autoencoders.runs import saved_overrides
 
 POLL_S = 0.1
 OF_THE_SWEEP = ("hydra.run.", "hydra.mode", "hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
-OF_A_PLACE = ("logger.group=", "data.root=", "trust=")  # beginnings of overrides that don't make another job
+OF_A_PLACE = (
+    "logger.wandb.group=",
+    "data.root=",
+    "trust=",
+)  # beginnings of overrides that make no other job
 OF_A_RANK = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "SLURM_")  # beginnings of variables
 
 
@@ -63,8 +67,8 @@ class Job:
             devices = cfg.trainer.devices
             processes = devices if isinstance(devices, int) else max(1, len(gpus()))
             overrides = _strings(cfg.hydra.overrides.task)
-            if cfg.logger.name == "wandb" and cfg.logger.group is None:
-                overrides.append(f"logger.group={quoted(Path(str(sweep.dir)).absolute().name)}")
+            if "wandb" in cfg.logger and cfg.logger.wandb.group is None:
+                overrides.append(f"logger.wandb.group={quoted(Path(str(sweep.dir)).absolute().name)}")
             return cls(
                 number=int(cfg.hydra.job.num),
                 overrides=overrides,

@@ -14,7 +14,7 @@ from autoencoders.errors import UserError, redacted
 KEYS = {
     "seed", "objective", "evaluate", "evaluation", "resume", "trust", "checkpoint", "ema", "figures",
 }  # fmt: skip
-GROUPS = {"trainer", "logger", "corruption", "network", "data", "model"}
+GROUPS = {"trainer", "callbacks", "logger", "corruption", "network", "data", "model"}
 NAME = re.compile(r"[\w-]+").fullmatch  # of a file of conf/, and no path to another one
 # Find any interpolation but that of a key, and for Hydra's own keys, as hydra.sweep.subdir, of the job.
 INTERPOLATION, INTERPOLATION_OF_HYDRA = (

@@ -1,6 +1,5 @@
 """One training run: compose → seed → fit → test on the best checkpoint → metrics.json."""
 
-import html
 import logging
 import os
 import platform
@@ -8,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ProgressBar
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,7 +28,7 @@ from autoencoders.checkpoints import Checkpoints, WholeFiles
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, is_main_process, one_line
 from autoencoders.files import clear_unfinished, write_json, written_whole
-from autoencoders.loggers import MetricsCSV, how_to_look, start_wandb
+from autoencoders.loggers import RunLogger, build_loggers
 from autoencoders.models import BaseAutoencoder
 from autoencoders.processes import Interrupted, Interruption, Ranks
 
@@ -66,12 +65,14 @@ def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
     checkpoints = Checkpoints(folder / "checkpoints", cfg.objective, minutes, start, interruption)
     pictures = Pictures(folder / "figures", cfg.figures.every_n_epochs, cfg.figures.images)
     averaging = [EMAWeightAveraging(decay=cfg.ema)] if cfg.ema else []
-    trainer = build_trainer(cfg, [checkpoints, pictures, progress(), *averaging])
+    own = [instantiate(node, _convert_="all") for node in cfg.callbacks.values()]
+    trainer = build_trainer(cfg, [checkpoints, pictures, *own, *progress(own), *averaging])
     ranks = Ranks(trainer.strategy.launcher)
     # A run that was killed before its first checkpoint goes on at its beginning.
     last = checkpoints.last_path if cfg.resume and checkpoints.last_path.is_file() else None
-    loggers = trainer.loggers = build_loggers(cfg, folder, resume=last is not None)
-    failed = 1
+    trainer.loggers = build_loggers(cfg.logger, folder, config.plain(cfg), resume=last is not None)
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+    failed = True
     try:
         if trainer.is_global_zero:
             record(cfg, folder)
@@ -96,15 +97,17 @@ def _train(cfg: DictConfig, folder: Path, interruption: Interruption) -> float:
         if trainer.is_global_zero:
             pictures.draw(trainer, model)
             write_json(folder / "metrics.json", metrics)
+            for logger in loggers:
+                logger.log_summary({f"final/{name}": value for name, value in metrics.items()})
             report(folder, metrics, loggers)
-        failed = 0
+        failed = False
     except Exception as error:
         if last and checkpoints.saved_at is None and not isinstance(error, UserError):
             raise UserError(f"{last} can't be gone on from: {one_line(str(error))}") from error
         raise ranks.explain(error) from error
     finally:
-        for logger in loggers[1:]:
-            logger.finish(exit_code=failed)
+        for logger in loggers:
+            logger.finish(failed)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics[cfg.objective])
@@ -146,15 +149,6 @@ def build_model(cfg: DictConfig) -> BaseAutoencoder:
     return model
 
 
-def build_loggers(cfg: DictConfig, folder: Path, resume: bool) -> list[Any]:
-    loggers: list[Logger] = [MetricsCSV(folder, resume)]
-    if cfg.logger.name == "wandb" and is_main_process():
-        options = {key: value for key, value in config.plain(cfg.logger).items() if key != "name"}
-        if (logger := start_wandb(folder, config.plain(cfg), **options)) is not None:
-            loggers.append(logger)
-    return loggers
-
-
 def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
     options = config.plain(cfg.trainer)
     if options["precision"] == "auto":
@@ -163,7 +157,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
         options,
         logger=False,
         callbacks=callbacks,
-        enable_progress_bar=any(isinstance(callback, TQDMProgressBar) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,  # it is in model.txt
         enable_checkpointing=False,  # Lightning's: ours are a callback
         plugins=[WholeFiles()],
@@ -218,27 +212,24 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def describe(model: BaseAutoencoder, folder: Path, loggers: list[Any]) -> None:
-    """The layers and their sizes, in model.txt and in W&B."""
+def describe(model: BaseAutoencoder, folder: Path, loggers: Sequence[RunLogger]) -> None:
+    """The layers and their sizes, in model.txt and for the loggers."""
     text = str(ModelSummary(model, max_depth=4))
     with written_whole(folder / "model.txt") as temporary:
         temporary.write_text(text + "\n")
-    for logger in loggers[1:]:
-        import wandb
-
-        page = wandb.Html(f"<pre>{html.escape(text)}</pre>")
-        logger.send(lambda experiment, page=page: experiment.log({"model": page}))
+    for logger in loggers:
+        logger.log_document("model", text)
 
 
-def report(folder: Path, metrics: dict[str, float], loggers: list[Any]) -> None:
+def report(folder: Path, metrics: dict[str, float], loggers: Sequence[RunLogger]) -> None:
     """Says what came out and where it is."""
     print()
     for name, value in metrics.items():
         print(f"  {name:14} {value:.5g}")
     print(f"\n  figures  {folder / 'figures'}")
     print(f"  metrics  {folder / 'metrics.json'}, {folder / 'metrics.csv'}")
-    for logger in loggers[1:]:
-        print(f"  W&B      {how_to_look(logger.experiment)}")
+    for logger in loggers:
+        print(f"  {logger.where()}")
 
 
 def quiet() -> None:
