@@ -61,7 +61,9 @@ def wandb(repeats: int) -> Row:
         with run_folder() as folder:
             return python(*few, logger, f"hydra.run.dir={folder}").seconds
 
-    took = in_turns(repeats, csv=partial(run, "logger=csv"), offline=partial(run, "logger.mode=offline"))
+    took = in_turns(
+        repeats, csv=partial(run, "logger=csv"), offline=partial(run, "logger.wandb.mode=offline")
+    )
     return Row(
         "a run of 50 steps with W&B, offline",
         f"{took['offline']:.1f} s",

@@ -12,10 +12,9 @@ import torch
 from lightning import Callback
 from omegaconf import DictConfig
 
-from autoencoders import config, hardware, training
-from autoencoders.callbacks import progress
-from autoencoders.checkpoints import Checkpoints
+from autoencoders import checkpoints, config, hardware, training
 from autoencoders.data import Batch, ImageDataModule
+from autoencoders.loggers import build_loggers
 from autoencoders.models import BaseAutoencoder
 from autoencoders.processes import Interruption
 from benchmarks.measuring import Row, in_turns, steady
@@ -54,10 +53,16 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
     cfg.trainer.max_steps, cfg.trainer.limit_val_batches = WARM + steps, 0
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        minutes = cfg.checkpoint.every_n_minutes
-        keep = Checkpoints(Path(folder), cfg.objective, minutes, time.monotonic(), Interruption())
-        trainer = training.build_trainer(cfg, [clock, keep, progress()])
-        trainer.loggers = training.build_loggers(cfg, Path(folder), resume=False)
+        where = Path(folder)
+        keep = [
+            checkpoints.FiniteCheck(),
+            checkpoints.MetricsTable(),
+            checkpoints.BestCheckpoint(where / "best.ckpt", cfg.objective),
+            checkpoints.LastCheckpoint(where / "last.ckpt", cfg.checkpoint.every_n_minutes, Interruption()),
+            checkpoints.ValidateAtEnd(),
+        ]
+        trainer = training.build_trainer(cfg, where, [clock, *keep])
+        trainer.loggers = build_loggers(cfg.logger, where, {}, resume=False)
         trainer.fit(training.build_model(cfg, data), data)
     return steady(clock.ends, WARM)
 

@@ -17,7 +17,7 @@ import torch
 from command import NO_WANDB, OFTEN, column, run, small, start, train, wait_for
 from conftest import Compose
 
-from autoencoders import loggers, runs, training
+from autoencoders import runs, training
 from autoencoders.checkpoints import WholeFiles
 from autoencoders.errors import UserError, explain
 from autoencoders.metrics import squared_error
@@ -202,22 +202,6 @@ def test_wandb_out_of_reach_costs_seconds_and_one_warning(
     assert "hunter2" not in out + err
     assert list((folder / "wandb").glob("offline-run-*"))
     assert len(column(folder, "train/loss")) == 5
-
-
-def test_wandb_that_is_lost_is_said_once(recwarn: pytest.WarningsRecorder) -> None:
-    class Gone:
-        def define_metric(self, *_: object, **__: object) -> None:
-            pass
-
-        def log(self, *_: object, **__: object) -> None:
-            raise ConnectionResetError("Connection lost to http://me:secret@host/")
-
-    logger = loggers.Wandb(experiment=Gone())  # type: ignore[arg-type]
-    with pytest.warns(UserWarning, match=r"W&B is lost \(Connection lost to http://\*\*\*@host/\)"):
-        logger.log_metrics({"val/mse": 1.0}, step=1)
-    logger.log_metrics({"val/mse": 1.0}, step=2)
-    logger.finish(exit_code=0)
-    assert not recwarn
 
 
 # ---- long ones ---------------------------------------------------------------------------------------------

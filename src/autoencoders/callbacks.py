@@ -4,76 +4,100 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
 from autoencoders import figures
 from autoencoders.data import ImageDataModule
-from autoencoders.loggers import Wandb
+from autoencoders.loggers import RunLogger
 from autoencoders.models import BaseAutoencoder
 
 
 class Pictures(Callback):
-    """Draws a model's pictures on validation images every few epochs, into `folder` and W&B."""
+    """Draws a model's pictures on validation images every few epochs, into a folder and for the loggers.
 
-    def __init__(self, folder: Path, every_n_epochs: int, images: int) -> None:
-        self.folder, self.every_n_epochs, self.images = folder, every_n_epochs, images
+    Models and data modules that are not this project's have none.
+
+    Args:
+        folder: where the PNG files are put; the folder around it must exist.
+        every_n_epochs: how often.
+        images: how many validation images are in the rows.
+    """
+
+    def __init__(self, folder: str | Path = "figures", every_n_epochs: int = 5, images: int = 10) -> None:
+        self.folder, self.every_n_epochs, self.images = Path(folder), every_n_epochs, images
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            assert isinstance(pl_module, BaseAutoencoder)
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self.draw(trainer, pl_module)
 
-    def draw(self, trainer: Trainer, model: BaseAutoencoder) -> None:
-        """All pictures of the model as it is now."""
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        pictures = figures.draw_all(model, data, data.val, self.images)
-        for name, figure in pictures.items():
+    def draw(self, trainer: Trainer, model: LightningModule) -> None:
+        """All pictures of the model as it is now, by the first process."""
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(model, BaseAutoencoder) or not isinstance(data, ImageDataModule):
+            return
+        if not trainer.is_global_zero:
+            return
+        was_training = model.training
+        model.eval()  # a look at it changes nothing in it, such as the averages of a batch normalisation
+        self._draw(trainer, model, data)
+        model.train(was_training)
+
+    def _draw(self, trainer: Trainer, model: BaseAutoencoder, data: ImageDataModule) -> None:
+        paths = {}
+        for name, figure in figures.draw_all(model, data, data.val, self.images).items():
+            paths[f"pictures/{name}"] = self.folder / f"{name}.png"
             figures.save(figure, self.folder / f"{name}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, Wandb) and not logger.lost:
-                self._to_wandb(logger, trainer.global_step, model, data, list(pictures))
-
-    def _to_wandb(
-        self,
-        logger: Wandb,
-        step: int,
-        model: BaseAutoencoder,
-        data: ImageDataModule,
-        names: Sequence[str],
-    ) -> None:
-        import wandb
-
-        table = wandb.Table(columns=["image", *model.rows.values()])
+        if not (loggers := [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]):
+            return
         shown = figures.model_rows(model, data.first(data.val, self.images, model.device))
-        columns = [shown.get(title) for title in model.rows.values()]
-        for index in range(min(self.images, len(data.val))):
-            cells = [None if c is None else wandb.Image(figures.to_array(c[index], 1, 0)) for c in columns]
-            table.add_data(index, *cells)
-        pictures: dict[str, Any] = {
-            f"pictures/{name}": wandb.Image(str(self.folder / f"{name}.png")) for name in names
-        }
-        logged = {**pictures, "validation_images": table, "trainer/global_step": step}
-        logger.send(lambda experiment: experiment.log(logged))
+        columns = [[figures.to_array(image, 1, 0) for image in images] for images in shown.values()]
+        table = [[index, *row] for index, row in enumerate(zip(*columns, strict=True))]
+        for logger in loggers:
+            logger.log_images(paths, trainer.global_step)
+            logger.log_table("validation_images", ["image", *shown], table, step=trainer.global_step)
 
 
-def progress() -> Callback:
-    """A progress bar on a terminal; elsewhere, as in a log file, a line an epoch."""
-    return TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else EpochLines()
+def progress(callbacks: Sequence[Callback]) -> list[Callback]:
+    """A progress bar on a terminal, and a line an epoch elsewhere, such as in a log file; nothing where
+    `callbacks` hold a progress bar already."""
+    if any(isinstance(callback, ProgressBar) for callback in callbacks):
+        return []
+    return [TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else EpochLines()]
 
 
 class EpochLines(Callback):
-    """Prints "epoch 3/9   val/mse 0.01642   14.2 s" at every validation: the seconds since the one before."""
+    """Prints "epoch 3/9   val/mse 0.01642   14.2 s" at every validation: the seconds since the one before.
+
+    Where epochs are not what the run is measured by, in validations within or across them or by a limit of
+    steps, it prints "step 300/1200" instead.
+    """
+
+    start: float
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING:
-            mse, now = trainer.callback_metrics["val/mse"], time.perf_counter()
-            epochs = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            print(f"epoch {epochs:8} val/mse {mse:.5f} {now - self.start:8.1f} s", flush=True)
-            self.start = now
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        mse, now = trainer.callback_metrics.get("val/mse"), time.perf_counter()
+        score = "" if mse is None else f"val/mse {mse:.5f} "
+        print(f"{place(trainer):14} {score}{now - self.start:8.1f} s", flush=True)
+        self.start = now
+
+
+def place(trainer: Trainer) -> str:
+    """How far a training is when it validates: "epoch 3/9", "step 300/1200", or "epoch 3" without an end."""
+    every_epoch = trainer.check_val_every_n_epoch is not None
+    once = every_epoch and trainer.val_check_batch == trainer.num_training_batches
+    if once and trainer.max_steps == -1:
+        last = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+        unit, now = "epoch", trainer.current_epoch + 1
+    else:
+        steps = trainer.estimated_stepping_batches
+        last = int(steps) if steps != float("inf") else None
+        unit, now = "step", trainer.global_step
+    return f"{unit} {now}" if last is None else f"{unit} {now}/{last}"

@@ -160,7 +160,11 @@ def _instantiation(error: BaseException) -> str:
     if isinstance(cause, ValueError) and re.match(r"\w+(\[\d+\])?=", said):
         return f"{key}.{said}"  # a range: "corruption" and "std=-1 must be ≥ 0"
     libraries = isinstance(cause, TypeError) and _raised_in(cause) in ("lightning", "torch")
-    if type(cause).__name__ == "MisconfigurationException" or isinstance(cause, ValueError | ImportError) or libraries:
+    if (
+        type(cause).__name__ == "MisconfigurationException"
+        or isinstance(cause, ValueError | ImportError)
+        or libraries
+    ):
         return f"{key}: {said}"
     if isinstance(cause, TypeError) and (match := re.search(r"unexpected keyword argument '(\w+)'", said)):
         return f"no key {key}.{match[1]}: {target} does not take it"

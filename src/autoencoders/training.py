@@ -19,7 +19,6 @@ import torch
 from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
@@ -29,7 +28,7 @@ from autoencoders.callbacks import Pictures, progress
 from autoencoders.config import REPOSITORY, shareable
 from autoencoders.errors import UserError, is_main_process, one_line
 from autoencoders.files import atomic_write, clear_unfinished, write_json
-from autoencoders.loggers import build_loggers
+from autoencoders.loggers import RunLogger, build_loggers
 from autoencoders.processes import Interrupted, Interruption, Ranks
 
 PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
@@ -95,13 +94,13 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
     ranks = Ranks(trainer.strategy.launcher)
     # A run that was killed before its first checkpoint goes on at its beginning.
     resumed = last.path if last.path.is_file() else None
-    loggers: list[Any] = build_loggers(
-        {} if trainer.fast_dev_run or cfg.trainer.get("logger") is False else cfg.logger,  # type: ignore[attr-defined]
-        folder,
-        shareable(cfg),
-        resume=resumed is not None,
-    )
-    trainer.loggers = [*loggers, *_given_loggers(trainer)]
+    silent = trainer.fast_dev_run or cfg.trainer.get("logger") is False  # type: ignore[attr-defined]
+    chosen = OmegaConf.create({}) if silent else cfg.logger
+    trainer.loggers = [
+        *build_loggers(chosen, folder, shareable(cfg), resume=resumed is not None),
+        *([] if silent else trainer.loggers),  # those of trainer.logger
+    ]
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     failed = True
     try:
         if trainer.is_global_zero:
@@ -128,6 +127,8 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         if trainer.is_global_zero:
             pictures.draw(trainer, model)
             write_json(folder / "metrics.json", metrics)
+            for logger in loggers:
+                logger.log_summary({f"final/{name}": value for name, value in metrics.items()})
             report(folder, metrics, loggers)
         failed = False
     except Exception as error:
@@ -136,8 +137,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         raise ranks.explain(error) from error
     finally:
         for logger in loggers:
-            if hasattr(logger, "finish"):
-                logger.finish(failed)
+            logger.finish(failed)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics.get(cfg.objective, "nan"))
@@ -238,11 +238,6 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) 
     return trainer
 
 
-def _given_loggers(trainer: Trainer) -> list[Logger]:
-    """Those of trainer.logger."""
-    return [] if trainer.fast_dev_run else list(trainer.loggers)  # type: ignore[attr-defined]
-
-
 # ---- what is kept and said ---------------------------------------------------------------------------------
 
 
@@ -290,17 +285,16 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def describe(model: LightningModule, folder: Path, loggers: Sequence[Any]) -> None:
+def describe(model: LightningModule, folder: Path, loggers: Sequence[RunLogger]) -> None:
     """The layers and their sizes, in model.txt and in the loggers."""
     text = str(ModelSummary(model, max_depth=4))
     with atomic_write(folder / "model.txt") as temporary:
         temporary.write_text(text + "\n")
     for logger in loggers:
-        if hasattr(logger, "log_text"):
-            logger.log_text("model", text)
+        logger.log_document("model", text)
 
 
-def report(folder: Path, metrics: dict[str, float], loggers: Sequence[Any]) -> None:
+def report(folder: Path, metrics: dict[str, float], loggers: Sequence[RunLogger]) -> None:
     """Says what came out and where it is."""
     print()
     for name, value in metrics.items():
@@ -311,8 +305,7 @@ def report(folder: Path, metrics: dict[str, float], loggers: Sequence[Any]) -> N
         first = "\n".join(line.rstrip() for line in profile.read_text().splitlines()[:30])
         print(f"  profile  {profile}, which begins so:\n\n{first}\n")
     for logger in loggers:
-        if hasattr(logger, "where"):
-            print(f"  {type(logger).__name__:8} {logger.where()}")
+        print(f"  {logger.where()}")
 
 
 def quiet() -> None:

@@ -22,8 +22,13 @@ from autoencoders.config import CONF, leaves
 from autoencoders.errors import UserError
 from autoencoders.overrides import INTERPOLATION
 
-FOLDERS = ("checkpoints", "figures", "evaluation", "evaluation/figures", "wandb")
+FOLDERS = ("checkpoints", "figures", "evaluation", "evaluation/figures", "wandb", "tensorboard", "mlflow")
+IDS = {"wandb-id.txt": r"[\w-]{1,64}", "mlflow-id.txt": r"[0-9a-f]{32}"}  # of a run of W&B, of MLflow
 OF_WANDB = "wandb/*/logs/debug-core.log"  # a link that W&B makes to its own log, and never reads
+# Keys of a logger that a stranger's file may set: the others say where to send, with the user's own account.
+OF_LOGGERS = re.compile(
+    r"logger\.\w+\.(_target_|project|group|mode|name|notes|job_type|experiment_name|run_name|tags.*)"
+)
 # Keys that say where to read, write or send to, which a stranger's file may not choose.
 PLACE = re.compile(r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init)$", re.IGNORECASE)
 
@@ -62,6 +67,8 @@ def _needs_trust(key: str, value: Any) -> str | None:
         return "is not a class of this project" if key.endswith("._target_") else "is not a plain value"
     if isinstance(value, str) and re.search(INTERPOLATION, value):
         return "is more than another key's value"
+    if key.startswith("logger.") and value not in (None, [], {}) and not OF_LOGGERS.fullmatch(key):
+        return "says where to log"
     if isinstance(value, str) and PLACE.search(key) and key != "data.root":
         return "leads out of the run's folder"
     return None
@@ -101,8 +108,9 @@ def check_run(run: Path) -> None:
     for name in FOLDERS:
         if (run / name).exists() and not (run / name).is_dir():
             raise UserError(f"{run / name} must be a folder")
-    if (run / "wandb-id.txt").is_file() and not re.fullmatch(r"[\w-]{1,64}", read_text(run / "wandb-id.txt")):
-        raise UserError(f"{run / 'wandb-id.txt'} does not hold the id of a W&B run")
+    for name, pattern in IDS.items():
+        if (run / name).is_file() and not re.fullmatch(pattern, read_text(run / name)):
+            raise UserError(f"{run / name} does not hold the id of a run")
     if (run / "metrics.json").is_file():
         read_metrics(run / "metrics.json")
     if (run / "metrics.csv").is_file():

@@ -47,8 +47,8 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     report.write(run, scores, list(pictures), subject, EXPLAINED, cfg)
     print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
-    if (looked_at := log_evaluation(run, cfg, scores, folder / "figures")) is not None:
-        print(f"  W&B     {looked_at}")
+    for where in log_evaluation(run, cfg, scores, folder / "figures"):
+        print(f"  {where}")
     return scores
 
 

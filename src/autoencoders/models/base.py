@@ -78,7 +78,7 @@ class BaseAutoencoder(LightningModule):
     ) -> None:
         super().__init__()
         # A checkpoint with objects other than plain values could not be loaded safely.
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"], logger=False)
         network, target_shape = network or Conv(), target_shape or input_shape
         for name, shape in (("input_shape", input_shape), ("target_shape", target_shape)):
             checks.integers(name, shape, at_least=1)

@@ -1,0 +1,176 @@
+"""The callbacks of conf/callbacks and our own, in trainings on the tiny data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command import column
+from conftest import Compose
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from torch import nn
+from torch.utils.data import DataLoader
+
+from autoencoders import training
+from autoencoders.callbacks import EpochLines, Pictures, progress
+from autoencoders.models import Autoencoder
+
+pytestmark = [  # of a plain Trainer, which training.py keeps quiet
+    pytest.mark.filterwarnings(f"ignore:.*{message}")
+    for message in (
+        "does not have many workers",
+        "LeafSpec",
+        "have no logger configured",
+        "smaller than the log",
+    )
+]
+SMALL = ["network=mlp", "network.hidden=[8]", "figures.images=2"]
+
+
+def test_early_stopping_stops(composed: Compose, tmp_path: Path) -> None:
+    options = ["callbacks=early_stopping", "callbacks.early_stopping.patience=2", "trainer.max_epochs=20"]
+    training.train(composed(*SMALL, *options, "callbacks.early_stopping.min_delta=100"), tmp_path)
+    assert len(column(tmp_path, "val/mse")) == 3  # the first, and two that are no better by 100
+    assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] == 3
+
+
+def test_early_stopping_follows_the_objective(composed: Compose) -> None:
+    assert composed("callbacks=early_stopping").callbacks.early_stopping.monitor == "val/mse"
+    cfg = composed("callbacks=early_stopping", "objective=val/loss")
+    assert cfg.callbacks.early_stopping.monitor == "val/loss"
+
+
+def test_a_timer_stops(composed: Compose, tmp_path: Path) -> None:
+    options = ["callbacks=timer", "callbacks.timer.duration='00:00:00:01'", "trainer.max_epochs=100000"]
+    training.train(composed(*SMALL, *options), tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] < 1000
+
+
+def test_several_at_once_leave_their_curves(composed: Compose, tmp_path: Path) -> None:
+    """... in metrics.csv, with logger=none."""
+    chosen = "callbacks=[lr_monitor,device_stats,early_stopping,timer]"
+    training.train(composed(*SMALL, chosen, "logger=none"), tmp_path)
+    rates = column(tmp_path, "lr-AdamW")
+    assert rates == pytest.approx(column(tmp_path, "train/lr"))
+    assert len(rates) == 5
+    assert len(column(tmp_path, "DeviceStatsMonitor.on_train_batch_start/cpu_vm_percent")) == 5
+    assert column(tmp_path, "step") == sorted(set(column(tmp_path, "step")))
+
+
+def test_a_progress_bar_of_the_users_is_the_only_one(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.train(composed(*SMALL, "callbacks=rich_progress_bar"), tmp_path)
+    assert "epoch 1/1" not in capsys.readouterr().out
+    assert progress([RichProgressBar()]) == []
+    assert [type(callback) for callback in progress([Pictures()])] == [EpochLines]
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert [type(callback) for callback in progress([])] == [TQDMProgressBar]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("trainer.max_epochs=2", ["epoch 1/2", "epoch 2/2"]),
+        ("trainer.max_epochs=2 trainer.check_val_every_n_epoch=2", ["epoch 2/2"]),
+        ("trainer.max_epochs=2 trainer.val_check_interval=3", ["step 3/10", "step 8/10"]),
+        ("trainer.max_steps=6 trainer.max_epochs=9", ["step 5/6"]),
+        (
+            "trainer.max_steps=6 trainer.max_epochs=-1 trainer.check_val_every_n_epoch=null "
+            "trainer.val_check_interval=3",
+            ["step 3/6", "step 6/6"],
+        ),
+    ],
+)
+def test_a_line_says_how_far_the_training_is(
+    options: str, expected: list[str], composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = composed(*SMALL, *options.split())
+    trainer = training.build_trainer(cfg, [EpochLines()])
+    trainer.fit(training.build_model(cfg), training.build_data(cfg))
+    lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines() if "val/mse" in line]
+    assert lines == expected
+
+
+def test_an_endless_training_says_its_epoch(composed: Compose, capsys: pytest.CaptureFixture[str]) -> None:
+    class Enough(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            trainer.should_stop = trainer.current_epoch == 1
+
+    cfg = composed(*SMALL, "trainer.max_epochs=-1")
+    trainer = training.build_trainer(cfg, [EpochLines(), Enough()])
+    model = training.build_model(cfg)
+    model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), 1e-3)  # type: ignore[method-assign]
+    trainer.fit(model, training.build_data(cfg))
+    lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines() if "val/mse" in line]
+    assert lines == ["epoch 1", "epoch 2"]
+
+
+class Plain(LightningModule):
+    """A model that is not this project's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.layer(batch).mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", self.layer(batch).mean())
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+def plain_trainer(tmp_path: Path, **options: Any) -> Trainer:
+    return Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, max_epochs=1, **options,
+    )  # fmt: skip
+
+
+def test_they_work_with_any_model_and_a_plain_trainer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = [Pictures(tmp_path / "figures", every_n_epochs=1), EpochLines()]
+    data = LightningDataModule.from_datasets(torch.ones(4, 1), torch.ones(4, 1))
+    plain_trainer(tmp_path, callbacks=ours).fit(Plain(), data)
+    out = capsys.readouterr().out  # a line for the epoch, and none for the batches of the sanity check
+    assert out.count("epoch 1/1") == out.count("epoch") == 1
+    loader: DataLoader[Any] = DataLoader(torch.ones(4, 1))  # type: ignore[arg-type]
+    plain_trainer(tmp_path, callbacks=ours).fit(Plain(), loader, loader)
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_pictures_are_drawn_when_they_are_due(fast: bool, composed: Compose, tmp_path: Path) -> None:
+    cfg = composed(*SMALL)
+    pictures = [Pictures(tmp_path / name, every_n_epochs=n, images=2) for name, n in (("due", 1), ("not", 2))]
+    trainer = plain_trainer(tmp_path, callbacks=pictures, fast_dev_run=fast, use_distributed_sampler=False)
+    model = training.build_model(cfg)
+    assert isinstance(model, Autoencoder)
+    trainer.fit(model, training.build_data(cfg))
+    assert [path.name for path in (tmp_path / "due").iterdir()] == ["reconstructions.png"]
+    assert not (tmp_path / "not").exists()
+
+
+def test_drawing_changes_nothing_in_the_model(composed: Compose, tmp_path: Path) -> None:
+    """... not even the averages of a batch normalisation."""
+    cfg = composed(*SMALL)
+    model, data = training.build_model(cfg), training.build_data(cfg)
+    model.encoder = nn.Sequential(nn.BatchNorm2d(1), model.encoder)
+    data.prepare_data()
+    data.setup("fit")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = plain_trainer(tmp_path)
+    trainer.datamodule = data  # type: ignore[attr-defined]
+    Pictures(tmp_path / "figures").draw(trainer, model)
+    assert (tmp_path / "figures" / "reconstructions.png").is_file()
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
