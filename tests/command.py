@@ -29,7 +29,8 @@ def start(
     """Starts a script on the tiny data, in a process of its own."""
     whole = {
         **os.environ, "TINY_ROOT": str(data_root), "TINY_SCRIPT": script, "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(tiny.__file__).parent), "WANDB_MODE": "offline", **environment,
+        "PYTHONPATH": f"{Path(tiny.__file__).parent}{os.pathsep}{tiny.REPOSITORY / 'src'}",
+        "WANDB_MODE": "offline", **environment,
     }  # fmt: skip
     command = [*launcher, str(Path(tiny.__file__)), *arguments]
     pipe = subprocess.PIPE

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A copy of this repository that a test may change."""
+    copy = tmp_path / "repository"
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("src", "conf", "sweeps", "tests"):
+        shutil.copytree(tiny.REPOSITORY / name, copy / name, ignore=ignored)
+    for name in ("train.py", "evaluate.py"):
+        shutil.copy(tiny.REPOSITORY / name, copy)
+    return copy
 
 
 @pytest.fixture(scope="session")

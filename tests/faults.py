@@ -16,14 +16,14 @@ def play(fault: str) -> None:
 def before(where: str, count: int, act: Callable[[], None]) -> None:
     """Acts when it is called for the `count`-th time."""
     from autoencoders import training
-    from autoencoders.checkpoints import Checkpoints
+    from autoencoders.checkpoints import BestCheckpoint, LastCheckpoint
     from autoencoders.models import BaseAutoencoder
 
     owner, name = {
         "step": (BaseAutoencoder, "training_step"),
         "validation": (BaseAutoencoder, "validation_step"),
-        "epoch's_edge": (Checkpoints, "on_validation_end"),
-        "save": (Checkpoints, "_save_last"),
+        "epoch's_edge": (BestCheckpoint, "on_validation_end"),
+        "save": (LastCheckpoint, "save"),
         "write": (os, "fsync"),
         "test": (training, "report"),
     }[where]

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import tiny
 import torch
-import yaml
 from omegaconf import OmegaConf
 
-from autoencoders import config
-from autoencoders.training import build_model
+from autoencoders import config, runs
+from autoencoders.training import build_data, build_model
 
 
 def make(folder: Path, data_root: Path, *overrides: str) -> Path:
@@ -22,13 +21,13 @@ def make(folder: Path, data_root: Path, *overrides: str) -> Path:
         "model.code_dim=2",
         *overrides,
     ]
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(said))
-    cfg = config.composed(said)
+    folder.mkdir(parents=True)
+    cfg = config.compose_conf(said)
+    runs.write_config(folder, cfg, said)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     for name in ("checkpoints", "figures", "evaluation"):
         (folder / name).mkdir()
-    state = {"state_dict": build_model(cfg).state_dict(), "epoch": 1, "global_step": 10}
+    state = {"state_dict": build_model(cfg, build_data(cfg)).state_dict(), "epoch": 1, "global_step": 10}
     for name in ("best", "last"):
         torch.save(state, folder / "checkpoints" / f"{name}.ckpt")
     (folder / "metrics.json").write_text(json.dumps({"val/mse": 0.5, "seconds": 1.0, "epochs": 1}))

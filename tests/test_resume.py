@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from command import NO_WANDB, OFTEN, run, small, start, train, wait_for
+from command import NO_WANDB, OFTEN, column, run, small, start, train, wait_for
 from conftest import Compose
 from lightning import Trainer
 
-from autoencoders import config, runs, training
-from autoencoders.checkpoints import Checkpoints
+from autoencoders import runs, training
+from autoencoders.checkpoints import LastCheckpoint
 from autoencoders.models import Autoencoder
 from autoencoders.processes import Interrupted
 
@@ -76,19 +76,18 @@ def test_every_checkpoint_leads_to_the_same_end(
     """... of those before each step, each with the folder as a kill just after it would leave it."""
     cfg = composed("network=mlp", "model=vae", *OFTEN, *options.split())
     snapshots: list[Path] = []
-    save = Checkpoints._save_last
+    save = LastCheckpoint.save
 
-    def save_and_copy(self: Checkpoints, trainer: Trainer) -> None:
+    def save_and_copy(self: LastCheckpoint, trainer: Trainer) -> None:
         save(self, trainer)
         snapshots.append(tmp_path / f"{len(snapshots)}")
         shutil.copytree(tmp_path / "whole", snapshots[-1])
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "_save_last", save_and_copy)
+        patched.setattr(LastCheckpoint, "save", save_and_copy)
         training.train(cfg, tmp_path / "whole")
     assert len(snapshots) > 8
     for snapshot in snapshots[1::every]:
-        cfg.resume = str(snapshot)
         training.train(cfg, snapshot)
         assert_same(snapshot, tmp_path / "whole", snapshot.name)
 
@@ -158,7 +157,7 @@ def test_a_run_that_is_killed_at_random_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_saves_the_step_and_ends(
+def test_a_signal_saves_the_step_and_shuts_down_cleanly(
     number: signal.Signals, composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = composed("network=mlp", "trainer.max_epochs=2")
@@ -177,7 +176,6 @@ def test_a_signal_saves_the_step_and_ends(
     assert interrupted.value.code == (130 if number == signal.SIGINT else 75)
     last = torch.load(tmp_path / "stopped" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 7  # the step that it came in is done and saved
-    cfg.resume = str(tmp_path / "stopped")
     training.train(cfg, tmp_path / "stopped")
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
@@ -197,29 +195,78 @@ time.sleep(60)
     assert (done.returncode, done.stdout) == (130, "asked once\n")
 
 
-def test_a_run_is_run_again(whole: Path, composed: Compose, data_root: Path, tmp_path: Path) -> None:
-    """... by its folder, to the same weights; what has changed since is said."""
-    overrides = runs.expand_rerun([f"rerun={whole}", *NO_WANDB])
-    assert not any(override.startswith(("rerun=", "resume=", "hydra.")) for override in overrides)
-    training.train(config.composed(overrides), tmp_path / "again")
-    assert_same(tmp_path / "again", whole)
+def test_a_run_is_run_again(whole: Path, data_root: Path, tmp_path: Path) -> None:
+    """... by its folder, to the same weights, in a new folder."""
+    run("train.py", data_root, f"rerun={whole}", "logger=none", cwd=tmp_path)
+    (again,) = (tmp_path / "runs" / "denoising").iterdir()
+    assert_same(again, whole)
+    run("train.py", data_root, f"rerun={again}", "hydra.run.dir=named", "trainer.max_epochs=1", cwd=tmp_path)
+    assert len(column(tmp_path / "named", "val/mse")) == 1
 
 
 def test_a_rerun_says_what_has_changed(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs.expand_rerun([f"rerun={whole}"])
-    assert capsys.readouterr().out == ""
+    def rerun(folder: Path) -> str:
+        command = runs.Command.parse("rerun", [f"rerun={folder}"], "train.py")
+        assert command is not None
+        runs.compose_rerun(command)
+        return capsys.readouterr().out
+
+    assert rerun(whole) == ""
     shutil.copytree(whole, tmp_path / "old")
     for file, now, then in (
-        ("config.yaml", "beta2: 0.95", "beta2: 0.9"),
+        (".hydra/config.yaml", "weight_decay: 0.0", "weight_decay: 0.1"),
         ("environment.json", '"torch": "', '"torch": "1.'),
     ):
         text = (tmp_path / "old" / file).read_text()
         assert now in text
         (tmp_path / "old" / file).write_text(text.replace(now, then))
-    runs.expand_rerun([f"rerun={tmp_path / 'old'}"])
-    said = capsys.readouterr().out
-    assert "model.beta2=0.95, then 0.9" in said
-    assert f"torch {torch.__version__.partition('+')[0]}, then 1." in said
+    said = rerun(tmp_path / "old")
+    assert "optimizer.weight_decay is 0.1, today 0.0" in said
+    assert f"torch was 1.{torch.__version__.partition('+')[0]}" in said
     assert said.count("\n") == 1
+
+
+def test_a_run_is_what_it_was(whole: Path, data_root: Path, tmp_path: Path, repository: Path) -> None:
+    """... after a default in conf/ has changed since: it resumes, evaluates and loads as before."""
+    conf = repository / "conf" / "network" / "mlp.yaml"
+    conf.write_text(conf.read_text().replace("[512, 256, 128]", "[32, 8]"))
+    folder = shutil.copytree(whole, tmp_path / "run")
+    there = {"PYTHONPATH": f"{repository / 'tests'}{os.pathsep}{repository / 'src'}"}
+    for script, argument in (("evaluate.py", "run"), ("train.py", "resume")):
+        process = start(script, data_root, f"{argument}={folder}", "logger=none", environment=there)
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, out + err
+    assert_same(folder, whole)
+
+
+def test_an_override_that_makes_another_run_is_refused(whole: Path, data_root: Path, tmp_path: Path) -> None:
+    """... and changes nothing: what was refused does not stay in the run's folder."""
+    folder = shutil.copytree(whole, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for override, said in (
+        ("model.code_dim=4", "model.code_dim=4 would make another run"),
+        ("optimizer.lr=1", "optimizer.lr=1 would make another run"),
+        ("data.batch_size=8", "data.batch_size=8 would make another run"),
+        ("trainer.devices=[0,0]", "trainer: `devices` selected with"),
+        ("+callbacks.mine._target_=nowhere.Mine", "callbacks.mine._target_=nowhere.Mine is not found"),
+    ):
+        done = run("train.py", data_root, f"resume={folder}", override, ok=False)
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in before}
+    run("train.py", data_root, f"resume={folder}", "trainer.max_epochs=3", "logger=none")
+    assert len(column(folder, "val/mse")) == 3
+
+
+def test_callbacks_of_one_s_own_are_resumed_to_the_same_end(composed: Compose, tmp_path: Path) -> None:
+    """... since their state is saved; one that early stopping has ended stays ended."""
+    options = ("network=mlp", "callbacks=[early_stopping,lr_monitor]", "callbacks.early_stopping.patience=1")
+    worse = ("optimizer=sgd", "optimizer.lr=1e-30", "scheduler=constant")  # nothing improves
+    cfg = composed(*options, *worse, "trainer.max_epochs=9", *OFTEN)
+    training.train(cfg, tmp_path / "whole")
+    assert len(column(tmp_path / "whole", "val/mse")) == 2
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    training.train(cfg, tmp_path / "again")
+    assert_same(tmp_path / "again", tmp_path / "whole")
