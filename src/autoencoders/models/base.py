@@ -249,9 +249,9 @@ class BaseAutoencoder(LightningModule):
 
     def _length(self) -> str | None:
         """What the scheduler calls the number of steps, if it is to be told."""
-        parameters = inspect.signature(self.scheduler).parameters
-        known = {name for name, value in getattr(self.scheduler, "keywords", {}).items() if value is not None}
-        return next((name for name in LENGTHS if name in parameters and name not in known), None)
+        parameters = inspect.signature(getattr(self.scheduler, "func", self.scheduler)).parameters
+        known = getattr(self.scheduler, "keywords", {})
+        return next((name for name in LENGTHS if name in parameters and known.get(name) is None), None)
 
     def _scheduler(self, optimizer: Optimizer, steps: float) -> LRScheduler:
         make: Callable[..., LRScheduler] = self.scheduler
