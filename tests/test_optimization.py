@@ -101,6 +101,7 @@ def test_warmup_cosine_rises_and_falls() -> None:
             {"optimizer": partial(cast(Any, torch.optim.Adam), eta=1)},
             "optimizer: .* unexpected keyword argument 'eta'",
         ),
+        ({"optimizer": partial(torch.optim.Muon, lr=1e-2)}, "optimizer: Muon only supports 2D parameters"),
         ({"scheduler": partial(warmup_cosine, warmup=1.0)}, "scheduler.warmup=1.0 must be > 0 and < 1"),
         ({"scheduler": partial(StepLR)}, "scheduler: .* missing .* 'step_size'"),
     ],
@@ -148,6 +149,7 @@ def test_gradients_are_clipped_at_every_precision(
 def test_a_schedule_that_was_told_its_length_keeps_it(composed: Compose, tmp_path: Path) -> None:
     schedules: dict[Any, tuple[str, Any]] = {
         partial(OneCycleLR, max_lr=0.1): ("step", ("total_steps", 10)),
+        partial(OneCycleLR, max_lr=0.1, total_steps=99): ("step", ("total_steps", 99)),
         partial(CosineAnnealingLR): ("step", ("T_max", 10)),
         partial(CosineAnnealingLR, T_max=7): ("epoch", ("T_max", 7)),
     }
