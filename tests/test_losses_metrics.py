@@ -19,7 +19,7 @@ def test_gaussian_nll_is_that_of_torch() -> None:
 
 
 def test_gaussian_nll_is_the_squared_error_plus_a_constant() -> None:
-    likelihood = losses.Gaussian(math.sqrt(0.5), bounded=False)
+    likelihood = losses.Gaussian(math.sqrt(0.5), squash=False)
     squared = (OUTPUT - X).square().flatten(1).sum(1)
     constant = likelihood.nll(OUTPUT, X) - squared
     torch.testing.assert_close(constant, torch.full((5,), 18 * math.log(math.pi)))

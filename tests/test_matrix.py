@@ -3,9 +3,9 @@
 import pytest
 import torch
 from conftest import Compose
+from hydra.errors import HydraException
 
 from autoencoders import config, training
-from autoencoders.errors import UserError
 
 
 def options(group: str) -> list[str]:
@@ -19,40 +19,71 @@ SIZES = ["model.code_dim=3", "figures.images=4"]
 def refused(model: str, data: str, corruption: str) -> bool:
     nothing_to_denoise = model == "denoising" and corruption == "none"
     nothing_to_colour = model == "colorization" and data != "cifar10_gray"
-    not_noisy = data == "noisy_mnist" and corruption == "none"
-    return nothing_to_denoise or nothing_to_colour or not_noisy
+    return nothing_to_denoise or nothing_to_colour
 
 
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_combination(model: str, data: str, composed: Compose) -> None:
     for corruption in CORRUPTIONS:
+        if (data, corruption) == ("noisy_mnist", "none"):
+            continue  # refused by the data
         cfg = composed(f"model={model}", f"data={data}", f"corruption={corruption}", *SIZES)
+        module = training.build_data(cfg)
+        autoencoder = training.build_model(cfg, module)
         if refused(model, data, corruption):
-            with pytest.raises(UserError):
-                config.check(cfg)
+            with pytest.raises(ValueError, match=r"nothing to (denoise|colour)"):
+                autoencoder.check_data(module)
             continue
-        config.check(cfg)
-        module, autoencoder = training.build_data(cfg), training.build_model(cfg)
+        autoencoder.check_data(module)
         module.setup("fit")
         batch = module.pair(next(iter(module.train_dataloader())), training=True)
-        loss = torch.stack(list(autoencoder.loss_terms(batch).values())).sum(0).mean()
+        loss = autoencoder.total({name: term.mean() for name, term in autoencoder.loss_terms(batch).items()})
         loss.backward()
         gradients = [p.grad for p in autoencoder.parameters()]
         assert all(g is not None and g.isfinite().all() for g in gradients)
         assert sum(float(g.abs().sum()) for g in gradients if g is not None) > 0
 
 
-@pytest.mark.parametrize("network", ["linear", "mlp", "conv"])
+@pytest.mark.parametrize("network", sorted({*options("network")} - {"own"}))
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_every_network_and_likelihood(network: str, likelihood: str, composed: Compose) -> None:
     cfg = composed("model=vae", f"network={network}", f"model.likelihood={likelihood}", *SIZES)
-    model = training.build_model(cfg)
-    images = torch.rand(2, 1, 28, 28)
-    assert model(images).shape == images.shape
+    module = training.build_data(cfg)
+    batch_shape = (2, *module.input_shape)
+    assert training.build_model(cfg, module)(torch.rand(batch_shape)).shape == batch_shape
 
 
-def test_a_denoiser_picks_gaussian_noise_and_the_command_line_wins(composed: Compose) -> None:
+@pytest.mark.parametrize("experiment", options("experiment"))
+@pytest.mark.parametrize("more", ["", "optimizer=sgd scheduler=cosine"])
+def test_every_experiment_composes(experiment: str, more: str, composed: Compose) -> None:
+    cfg = composed(f"experiment={experiment}", *more.split())
+    module = training.build_data(cfg)
+    training.build_model(cfg, module).check_data(module)
+
+
+def test_a_model_picks_other_parts_and_the_command_line_wins(composed: Compose) -> None:
     assert composed("model=denoising").corruption._target_.endswith("Gaussian")
     assert composed("model=denoising", "corruption=masking").corruption._target_.endswith("Masking")
-    assert composed("model=colorization").data._target_.endswith("GrayCIFAR10")
+    colorization = composed("model=colorization")
+    assert colorization.data._target_.endswith("GrayCIFAR10")
+    assert (colorization.network.hidden, colorization.optimizer.lr) == ([], 4e-3)
+    other = composed("model=colorization", "data=mnist", "network=mlp", "optimizer.lr=1e-3")
+    assert other.data._target_.endswith(".MNIST")
+    assert other.network._target_.endswith("MLP")
+    assert (other.model.code_dim, other.optimizer.lr) == (256, 1e-3)
+
+
+def test_the_key_of_a_value_that_is_refused_is_known(composed: Compose) -> None:
+    """... to the shell, which prints it."""
+    for override, said, where in (
+        ("network.patch=99", "patch=99 must be ≥ 1", "model.network"),
+        ("network.patch=3", "network.patch=3 must divide", "model"),
+        ("model.code_dim=0", "code_dim=0 must be ≥ 1", "model"),
+        ("optimizer.lr=0", "optimizer.lr=0 must be > 0", "model"),
+        ("scheduler.warmup=1", "scheduler.warmup=1 must be > 0 and < 1", "model"),
+    ):
+        cfg = composed(override)
+        with pytest.raises(HydraException, match=said) as caught:
+            training.build_model(cfg, training.build_data(cfg))
+        assert str(caught.value).endswith(f"full_key: {where}")

@@ -1,8 +1,10 @@
 """The models: what they compute, in closed form where there is one."""
 
+import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,15 @@ from autoencoders import training
 from autoencoders.corruption import Noise
 from autoencoders.data import Batch
 from autoencoders.errors import UserError
-from autoencoders.models import VAE, Autoencoder, BaseAutoencoder, DenoisingAutoencoder
-from autoencoders.models.base import one_cycle
+from autoencoders.models import (
+    VAE,
+    Autoencoder,
+    BaseAutoencoder,
+    ColorizationAutoencoder,
+    DenoisingAutoencoder,
+    LinearAutoencoder,
+)
+from autoencoders.networks import MLP, Conv
 
 
 def batch(clean: Tensor, corrupted: Tensor | None = None) -> Batch:
@@ -25,8 +34,10 @@ def batch(clean: Tensor, corrupted: Tensor | None = None) -> Batch:
 
 
 def build(composed: Compose, *overrides: str) -> BaseAutoencoder:
+    cfg = composed(*overrides)
+    data = training.build_data(cfg)
     torch.manual_seed(0)
-    return training.build_model(composed(*overrides))
+    return training.build_model(cfg, data)
 
 
 def test_pca_is_the_linear_autoencoder_s_optimum(composed: Compose) -> None:
@@ -75,11 +86,24 @@ def test_vae_terms_are_the_elbo(composed: Compose) -> None:
     mean, log_variance = model.posterior(images)
     posterior = D.Normal(mean, (0.5 * log_variance).exp())
     kl = D.kl_divergence(posterior, D.Normal(0.0, 1.0)).sum(1)
-    torch.testing.assert_close(terms["kl"], 2 * kl)
+    torch.testing.assert_close(terms["kl"], kl)
     code = posterior.mean + posterior.stddev * Noise(0, rows=5).normal(5, 4)
     nll = -D.Bernoulli(logits=model.decoder(code)).log_prob(images).flatten(1).sum(1)
     torch.testing.assert_close(terms["nll"], nll)
+    torch.testing.assert_close(model.total(terms), nll + 2 * kl)
     assert torch.equal(model.encode(images), mean)
+
+
+def test_what_beta_weighs_is_logged_without_it(composed: Compose, tmp_path: Path) -> None:
+    training.train(composed("model=vae", "network=mlp", "model.code_dim=2", "model.beta=100"), tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for stage in ("train", "val"):
+        logged = [row for row in rows if row[f"{stage}/loss"]]
+        assert logged
+        for row in logged:
+            loss, nll, kl = (float(row[f"{stage}/{name}"]) for name in ("loss", "nll", "kl"))
+            assert loss == pytest.approx(nll + 100 * kl, rel=1e-4)
 
 
 def test_vae_samples_are_images_and_follow_their_seed(composed: Compose) -> None:
@@ -90,6 +114,18 @@ def test_vae_samples_are_images_and_follow_their_seed(composed: Compose) -> None
     assert 0 <= samples.min() <= samples.max() <= 1
     assert torch.equal(samples, model.sample(6, seed=1))
     assert not torch.equal(samples, model.sample(6, seed=2))
+    codes = model.prior_codes(2000, seed=0)
+    assert codes.shape == (2000, 2)
+    torch.testing.assert_close(codes.mean(0), torch.zeros(2), atol=0.1, rtol=0)
+    torch.testing.assert_close(codes.std(0), torch.ones(2), atol=0.1, rtol=0)
+    torch.testing.assert_close(model.decode(model.prior_codes(6, seed=1)), samples)
+
+
+def test_a_model_without_a_prior_has_no_samples() -> None:
+    model = Autoencoder()
+    assert model.prior_codes(2, seed=0) is None
+    with pytest.raises(ValueError, match="Autoencoder has no prior to sample from"):
+        model.sample(2, seed=0)
 
 
 def test_denoising_gain_is_measured_from_the_corrupted_image(composed: Compose) -> None:
@@ -107,22 +143,56 @@ def test_references_of_a_colorizer(composed: Compose) -> None:
     assert torch.equal(reference, gray.repeat(1, 3, 1, 1))
 
 
-def test_one_cycle_rises_and_falls() -> None:
-    rates = [one_cycle(step, 100, 0.1) for step in range(101)]
-    assert rates.index(max(rates)) == 10
-    assert rates[10] == pytest.approx(1)
-    assert rates[100] == pytest.approx(0, abs=1e-6)
-    assert all(rate > 0 for rate in rates[:100])
-    assert one_cycle(0, 1, 0.5) > 0
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (Autoencoder, {"code_dim": 0}, "code_dim=0 must be ≥ 1 and ≤ 65536"),
+        (Autoencoder, {"code_dim": "two"}, "code_dim=two must be a whole number ≥ 1 and ≤ 65536"),
+        (Autoencoder, {"likelihood": "poisson"}, "likelihood=poisson must be gaussian or bernoulli"),
+        (Autoencoder, {"likelihood_std": 0}, "likelihood_std=0 must be ≥ 0.001 and ≤ 1000.0"),
+        (Autoencoder, {"input_shape": (28, 28)}, r"input_shape=\[28, 28\] must be three numbers"),
+        (Autoencoder, {"network": Conv(patch=3)}, "network.patch=3 must divide the side of a square image"),
+        (VAE, {"beta": -1}, "beta=-1 must be ≥ 0 and ≤ 1000000"),
+        (VAE, {"beta": math.nan}, "beta=nan must be a number"),
+        (LinearAutoencoder, {"network": MLP()}, "network=MLP must be Linear in a linear autoencoder"),
+        (LinearAutoencoder, {"likelihood": "bernoulli"}, "likelihood=bernoulli must be gaussian in a linear"),
+    ],
+)
+def test_arguments_are_checked(model: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        model(**arguments)
+
+
+def test_every_argument_has_a_default() -> None:
+    for model in (Autoencoder(), DenoisingAutoencoder(), VAE(code_dim=2), LinearAutoencoder()):
+        images = torch.rand(2, 1, 28, 28)
+        assert model(images).shape == images.shape
+    assert ColorizationAutoencoder()(torch.rand(2, 1, 32, 32)).shape == (2, 3, 32, 32)
+
+
+def test_models_and_data_that_do_not_go_together(composed: Compose) -> None:
+    def refused(model: BaseAutoencoder, *overrides: str) -> str:
+        with pytest.raises(ValueError, match=r"must|nothing") as caught:
+            model.check_data(training.build_data(composed(*overrides)))
+        return str(caught.value)
+
+    assert "leaves model=denoising nothing to denoise" in refused(DenoisingAutoencoder())
+    DenoisingAutoencoder().check_data(training.build_data(composed("corruption=masking")))
+    gray = ColorizationAutoencoder(input_shape=(1, 28, 28), target_shape=(1, 28, 28))
+    assert "nothing to colour in MNIST, 1 channels in and 1 out: use data=cifar10_gray" in refused(gray)
+    said = refused(Autoencoder(), "data=cifar10_gray")
+    assert said == "input_shape=[1, 28, 28] must be [1, 32, 32], that of GrayCIFAR10"
 
 
 def test_a_checkpoint_is_loaded_without_running_code(composed: Compose, tmp_path: Path) -> None:
-    cfg = composed("model=vae", "model.code_dim=3")
+    cfg = composed("model=vae", "network=mlp", "network.hidden=[8]", "model.code_dim=3")
     training.train(cfg, tmp_path)
     path = tmp_path / "checkpoints" / "best.ckpt"
-    model = VAE.load_from_checkpoint(path, weights_only=True)
+    model = VAE.load_from_checkpoint(path, network=MLP(hidden=[8]), weights_only=True)
     assert model.code_dim == 3
-    assert model.hparams["input_shape"] == [1, 28, 28]
+    assert set(model.hparams) == {
+        "input_shape", "target_shape", "code_dim", "likelihood", "likelihood_std", "beta",
+    }  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_weights(composed: Compose, tmp_path: Path) -> None:
@@ -144,7 +214,9 @@ def test_test_metrics_are_in_full_precision(composed: Compose, tmp_path: Path) -
     tested = json.loads((tmp_path / "metrics.json").read_text())
     data, model = (
         training.build_data(cfg),
-        Autoencoder.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt", weights_only=True),
+        Autoencoder.load_from_checkpoint(
+            tmp_path / "checkpoints" / "best.ckpt", network=MLP(), weights_only=True
+        ),
     )
     data.setup("test")
     batch = data.first(data.test, len(data.test), torch.device("cpu"))

@@ -188,9 +188,11 @@ class Own:
 def _built(part: str, maker: Callable[..., Any], **offered: Any) -> nn.Module:
     if isinstance(maker, nn.Module):
         return maker
-    function, known = (maker.func, maker.keywords) if isinstance(maker, partial) else (maker, {})
-    parameters = inspect.signature(maker).parameters
-    # nn.Module's own constructor has **kwargs but takes none; a function's are for the class that it calls.
+    function, positional, known = (
+        (maker.func, maker.args, maker.keywords) if isinstance(maker, partial) else (maker, (), {})
+    )
+    parameters = dict([*inspect.signature(function).parameters.items()][len(positional) :])
+    # nn.Module's own constructor has **kwargs but takes none; a function's are for what it calls.
     all_taken = inspect.isclass(function) and function.__init__ is not nn.Module.__init__
     if not (all_taken and any(p.kind is p.VAR_KEYWORD for p in parameters.values())):
         offered = {name: value for name, value in offered.items() if name in parameters}
@@ -200,7 +202,7 @@ def _built(part: str, maker: Callable[..., Any], **offered: Any) -> nn.Module:
         for name, parameter in parameters.items()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and name not in arguments
+        and name not in {**arguments, **known}
     ]
     if missing:
         raise ValueError(
@@ -259,8 +261,10 @@ def _gives_pixels(decoder: nn.Module, code_dim: int) -> bool:
             "darker than 0.27 or brighter than 0.73: end it in a Sigmoid, or in no squashing function"
         )
         return False
-    last = [module for module in decoder.modules() if not list(module.children())][-1]
-    if not isinstance(last, nn.Sigmoid | nn.Hardsigmoid):
+    layers = [module for module in decoder.modules() if not list(module.children())]
+    while layers and isinstance(layers[-1], nn.Flatten | nn.Unflatten | nn.Identity):
+        layers.pop()
+    if not (layers and isinstance(layers[-1], nn.Sigmoid | nn.Hardsigmoid)):
         rank_zero_warn(
             f"network.{name} gives numbers in [0, 1], which are taken for pixels: "
             "say network.output=pixels, or network.output=logits if they are not"

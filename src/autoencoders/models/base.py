@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -47,8 +47,8 @@ class BaseAutoencoder(LightningModule):
         optimizer: makes an optimizer of the parameters, as a partial of torch's does; `ADAMW` if None.
         scheduler: makes a learning-rate scheduler of the optimizer; `schedulers.warmup_cosine` if None. One
             with a parameter `total_steps` or `T_max` is given the number of steps, unless it is set, and is
-            stepped by the batch; `ReduceLROnPlateau` is stepped by the metric `monitor` after each
-            validation, others once an epoch.
+            stepped by the batch (with `T_max` set: by the epoch); `ReduceLROnPlateau` is stepped by `monitor`
+            after each validation, others once an epoch.
 
     Raises:
         ValueError: an argument is out of its range, in one line that begins with its name and value.
@@ -105,7 +105,7 @@ class BaseAutoencoder(LightningModule):
         self.averages = nn.ModuleDict()  # the running mean of each validation and test metric
 
     def check_data(self, data: LightningDataModule) -> None:
-        """Raises ValueError for data that this model cannot be trained on."""
+        """Raises ValueError for data that this model cannot be trained on. Called when training begins."""
         for name in ("input_shape", "target_shape"):
             mine, theirs = getattr(self, name), tuple(getattr(data, name, getattr(self, name)))
             if mine != theirs:
@@ -237,9 +237,9 @@ class BaseAutoencoder(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         make = self.optimizer
         if self.trainer.gradient_clip_val and getattr(make, "keywords", {}).get("fused"):
-            make = partial(make, fused=False)  # Lightning cannot clip before one under mixed precision
+            make = partial(make, fused=False)  # which Lightning refuses to clip for under mixed precision
         optimizer = make(self.parameters())
-        by_step = self._length() is not None
+        by_step = self._unset_length() is not None or "total_steps" in _parameters(self.scheduler)
         scheduler = self._scheduler(optimizer, self.trainer.estimated_stepping_batches if by_step else 0)
         chosen: dict[str, Any] = {"scheduler": scheduler, "interval": "step" if by_step else "epoch"}
         if isinstance(scheduler, ReduceLROnPlateau):
@@ -247,15 +247,14 @@ class BaseAutoencoder(LightningModule):
             chosen |= {"monitor": self.monitor, "frequency": 2**62}
         return {"optimizer": optimizer, "lr_scheduler": chosen}  # type: ignore[return-value]
 
-    def _length(self) -> str | None:
-        """What the scheduler calls the number of steps, if it is to be told."""
-        parameters = inspect.signature(self.scheduler).parameters
-        known = {name for name, value in getattr(self.scheduler, "keywords", {}).items() if value is not None}
-        return next((name for name in LENGTHS if name in parameters and name not in known), None)
+    def _unset_length(self) -> str | None:
+        """What the scheduler calls the number of steps, if it has yet to be told."""
+        parameters, known = _parameters(self.scheduler), getattr(self.scheduler, "keywords", {})
+        return next((name for name in LENGTHS if name in parameters and known.get(name) is None), None)
 
     def _scheduler(self, optimizer: Optimizer, steps: float) -> LRScheduler:
         make: Callable[..., LRScheduler] = self.scheduler
-        if (name := self._length()) is None:
+        if (name := self._unset_length()) is None:
             return make(optimizer)
         if not math.isfinite(steps):
             raise UserError(
@@ -265,25 +264,29 @@ class BaseAutoencoder(LightningModule):
         return make(optimizer, **{name: int(steps)})
 
     def _check_optimization(self) -> None:
-        """Makes optimizer and scheduler once, for a parameter that is thrown away: what they refuse is said
-        before any data is read."""
+        """Makes optimizer and scheduler once, for nothing but what they refuse, before any data is read."""
         with _of("optimizer"):
             keywords = getattr(self.optimizer, "keywords", {})
             if "lr" in keywords:
                 checks.number("lr", keywords["lr"], above=0)
-            optimizer = self.optimizer([nn.Parameter(torch.zeros(1, 1))])
+            optimizer = self.optimizer(self.parameters())
         with _of("scheduler"):
             self._scheduler(optimizer, 100)
 
 
 @contextmanager
 def _of(part: str) -> Iterator[None]:
-    """Says which argument of the model an error in one of its own arguments is about."""
+    """Says which argument an error is about: "patch=3 must ..." becomes "network.patch=3 must ..."."""
     try:
         yield
     except (TypeError, ValueError) as error:
         text = str(error)
         raise ValueError(f"{part}.{text}" if re.match(r"\w+=", text) else f"{part}: {text}") from error
+
+
+def _parameters(function: Callable[..., Any]) -> Collection[str]:
+    """The names of a function's parameters; of a partial's, those of its function."""
+    return inspect.signature(getattr(function, "func", function)).parameters
 
 
 def _name(of: object) -> str:

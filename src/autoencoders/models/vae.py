@@ -25,7 +25,7 @@ class VAE(BaseAutoencoder):
     features_per_code = 2
 
     def __init__(self, beta: float = 1.0, likelihood: str = "bernoulli", **base: Any) -> None:
-        checks.number("beta", beta, at_least=0, at_most=1e6)
+        checks.number("beta", beta, at_least=0, at_most=10**6)
         super().__init__(likelihood=likelihood, **base)
         self.weights["kl"] = beta
 
