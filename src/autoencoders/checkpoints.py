@@ -15,7 +15,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from autoencoders import stored
-from autoencoders.data.pairs import GlobalBatches
 from autoencoders.errors import UserError
 from autoencoders.files import written_whole
 from autoencoders.loggers import MetricsCSV
@@ -84,9 +83,6 @@ class Checkpoints(Callback):
         self.saved_at = time.monotonic()
         epoch = trainer.fit_loop.epoch_loop
         self.steps = epoch._batches_that_stepped
-        if trainer.fit_loop.restarting:
-            batches: GlobalBatches = trainer.train_dataloader.sampler  # type: ignore[union-attr]
-            batches.skip = epoch.batch_progress.current.completed
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen()

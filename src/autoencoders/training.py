@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
@@ -131,11 +131,9 @@ def check_validation(cfg: DictConfig, steps: int) -> None:
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
-    arguments = config.plain(cfg.data)
-    module = get_class(arguments.pop("_target_"))
-    for declared_for_the_model in ("input_shape", "target_shape"):
-        del arguments[declared_for_the_model]
-    data = module(**arguments, corruption=instantiate(cfg.corruption, _convert_="all"))
+    instantiate(cfg.corruption, _convert_="all")  # on its own, so that an error names corruption.*
+    # As a node: OmegaConf would turn the object, a dataclass, into a dict.
+    data = instantiate(cfg.data, corruption=cfg.corruption, _convert_="all")
     assert isinstance(data, ImageDataModule)
     return data
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from autoencoders import losses, networks
-from autoencoders.corruption import Noise
 from autoencoders.data.pairs import Batch
 from autoencoders.metrics import reconstruction_metrics, squared_error
+from autoencoders.randomness import Randomness
 
 
 class BaseAutoencoder(LightningModule):
@@ -85,7 +85,7 @@ class BaseAutoencoder(LightningModule):
         """r = g(f(x̃))."""
         return self.decode(self.encode(corrupted))
 
-    def code_and_penalties(self, corrupted: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def code_and_penalties(self, corrupted: Tensor, noise: Randomness) -> tuple[Tensor, dict[str, Tensor]]:
         """The code (B, code_dim) that the decoder is trained on, and the penalties (B,) that it costs."""
         return self.encode(corrupted), {}
 

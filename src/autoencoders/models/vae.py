@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from autoencoders.corruption import Noise
 from autoencoders.losses import kl_to_standard_normal
 from autoencoders.models.base import BaseAutoencoder
+from autoencoders.randomness import Randomness
 
 
 class VAE(BaseAutoencoder):
@@ -29,7 +29,7 @@ class VAE(BaseAutoencoder):
         """The posterior's mean."""
         return self.posterior(corrupted)[0]
 
-    def code_and_penalties(self, corrupted: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def code_and_penalties(self, corrupted: Tensor, noise: Randomness) -> tuple[Tensor, dict[str, Tensor]]:
         """A sample by reparameterisation, h = μ + σ ε, and the KL to the prior N(0, 1)."""
         mean, log_variance = self.posterior(corrupted)
         code = mean + (0.5 * log_variance).exp() * noise.normal(*mean.shape)
@@ -37,5 +37,5 @@ class VAE(BaseAutoencoder):
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Images (count, C, H, W) decoded from codes of the prior."""
-        prior = Noise(seed, rows=count, device=self.device).normal(count, self.code_dim)
+        prior = Randomness(seed, rows=count, device=self.device).normal(count, self.code_dim)
         return self.decode(prior)
