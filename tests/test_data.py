@@ -249,7 +249,7 @@ def test_noisy_images_without_noise_are_refused() -> None:
 
 
 def test_hydra_names_the_key_of_a_wrong_value(composed: Compose) -> None:
-    for override, key in (("data.batch_size=0", "data"), ("corruption.std=-1", "corruption")):
+    for override, key in (("data.batch_size=0", "data"), ("corruption.std=-1", "data.corruption")):
         with pytest.raises(Exception, match=f"full_key: {key}$") as error:
             training.build_data(composed("corruption=gaussian", override))
         assert f"{override.partition('.')[2]} must be ≥" in str(error.value)

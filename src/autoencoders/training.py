@@ -131,9 +131,7 @@ def check_validation(cfg: DictConfig, steps: int) -> None:
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
-    instantiate(cfg.corruption, _convert_="all")  # on its own, so that an error names corruption.*
-    # As a node: OmegaConf would turn the object, a dataclass, into a dict.
-    data = instantiate(cfg.data, corruption=cfg.corruption, _convert_="all")
+    data = instantiate(cfg.data, _convert_="all")
     assert isinstance(data, ImageDataModule)
     return data
 
