@@ -19,7 +19,7 @@ def rows(quick: bool) -> Iterator[Row]:
     }
     datas = {kind: training_data(cfg) for kind, cfg in cfgs.items()}
     batches = {kind: chain.from_iterable(repeat(data.train_dataloader())) for kind, data in datas.items()}
-    shape, drawn = (BATCH, *cfgs["denoising"].data.input_shape), torch.Generator().manual_seed(0)
+    shape, drawn = (BATCH, *datas["denoising"].input_shape), torch.Generator().manual_seed(0)
     times, steps = (100, 20) if quick else (400, 100)
     took = in_turns(
         3 if quick else 9,

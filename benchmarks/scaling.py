@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from autoencoders import config, training
-from autoencoders.data.pairs import GlobalBatches, Images, loader
+from autoencoders.data.pairs import GlobalBatches, Images
 from benchmarks.measuring import Row, in_turns
 from benchmarks.step import WARM, bare_loop
 
@@ -29,12 +29,8 @@ def mapped(path: Path, count: int) -> Images:
 
 def step_seconds(images: Images, steps: int, *overrides: str) -> float:
     """Seconds a step on batches of these images, picked at random, as the data module picks them."""
-    side = images.images.shape[-1]
-    shape = f"[1,{side},{side}]"
-    cfg = config.composed(
-        ["logger=csv", f"data.input_shape={shape}", f"data.target_shape={shape}", *overrides]
-    )
-    data, batches = training.build_data(cfg), loader(images, GlobalBatches(len(images), BATCH, shuffle=True))
+    cfg = config.composed(["logger=csv", f"data.size={images.images.shape[-1]}", *overrides])
+    data, batches = training.build_data(cfg), GlobalBatches(images, BATCH, shuffle=True, drop_last=True)
     return bare_loop(cfg, (data.pair(raw, training=True) for raw in islice(batches, WARM + steps)))
 
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning
 import numpy as np
@@ -285,7 +285,7 @@ def test_images_are_resized_without_aliases(size: int, data_root: Path) -> None:
 
 class Squares(ImageDataModule):
     image_shape = (1, 12, 12)
-    classes = ("dark", "bright")
+    classes: ClassVar[tuple[str, ...]] = ("dark", "bright")
 
     def read(self, train: bool) -> tuple[Any, Any]:
         brightness = np.random.default_rng(train).integers(0, 256, 90 if train else 21, dtype=np.uint8)
@@ -535,37 +535,37 @@ def test_a_callback_that_loads_the_data_itself_gets_it_whole() -> None:
 
 
 PLAIN_SCRIPT = """
-import sys, torch, lightning, warnings
+import sys, torch
 sys.path.insert(0, {tests!r})
-from test_data import Probe, Squares, SMALL, NOISE, trainer
+from test_data import NOISE, SMALL, Probe, Squares, trainer
 
-devices, batches = int(sys.argv[1]), int(sys.argv[2])
-model, data = Probe(), Squares(**SMALL, corruption=NOISE)
-strategy = "ddp" if devices > 1 else "auto"
-plain = trainer(max_epochs=2, devices=devices, strategy=strategy, overfit_batches=batches)
-plain.fit(model, data)
-for kind in ("train", "val"):
-    sums = torch.tensor([seen[1] for seen in model.of(kind)], dtype=torch.double)
-    sums = plain.strategy.reduce(sums, reduce_op="sum")
-    if plain.is_global_zero: print("sums", *(f"{{value:.4f}}" for value in sums.tolist()), flush=True)
-if plain.is_global_zero: print("weight", float(model.layer.weight.double().sum()), flush=True)
+devices = int(sys.argv[1])
+options = {{"devices": devices, "strategy": "ddp" if devices == 2 else "auto", "max_epochs": 2}}
+for batches in (0, 2):
+    model, plain = Probe(), trainer(overfit_batches=batches, **options)
+    plain.fit(model, Squares(**SMALL, corruption=NOISE))
+    for kind in ("train", "val"):
+        sums = torch.tensor([seen[1:] for seen in model.of(kind)], dtype=torch.double)
+        sums = plain.strategy.reduce(sums, reduce_op="sum")
+        if plain.is_global_zero: print("sums", *(f"{{value:.4f}}" for value in sums.flatten().tolist()))
+    if plain.is_global_zero: print("weight", float(model.layer.weight.double().sum()), flush=True)
 """
 
 
-@pytest.mark.parametrize("batches", [0, 2])
-def test_a_plain_trainer_on_two_devices_sees_what_it_sees_on_one(batches: int, tmp_path: Path) -> None:
-    """... with no argument of its own: Lightning would split the shares of a DataLoader once more."""
+def test_a_plain_trainer_on_two_devices_sees_what_it_sees_on_one(tmp_path: Path) -> None:
+    """... with no argument of its own: Lightning would divide the shares of a DataLoader once more."""
     script = tmp_path / "plain.py"
     script.write_text(PLAIN_SCRIPT.format(tests=str(Path(tiny.__file__).parent)))
-    lines = []
-    for devices in ("1", "2"):
-        command = [sys.executable, str(script), devices, str(batches)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    one: list[list[str]] = []
+    two: list[list[str]] = []
+    for devices, lines in (("1", one), ("2", two)):
+        done = subprocess.run([sys.executable, script, devices], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        lines.append([line.split() for line in done.stdout.splitlines() if line[:4] in ("sums", "weig")])
-    for one, two in zip(*lines, strict=True):
-        assert one[0] == two[0]
-        assert [float(n) for n in one[1:]] == pytest.approx([float(n) for n in two[1:]], abs=2e-3)
+        lines += [line.split() for line in done.stdout.splitlines() if line.startswith(("sums", "weight"))]
+    assert len(one) == len(two) == 6
+    for alone, shared in zip(one, two, strict=True):
+        numbers = [[float(number) for number in line[1:]] for line in (alone, shared)]
+        assert numbers[1] == pytest.approx(numbers[0], abs=2e-3)
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
