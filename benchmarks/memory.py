@@ -9,7 +9,7 @@ import torch, lightning
 from autoencoders import config
 from autoencoders.data import sources
 source = sources.{source}
-splits = [sources.read(source, config.REPOSITORY / "data", train=train) for train in (True, False)]
+splits = [sources.read(source, sources.fetch(source, config.REPOSITORY / "data"), train=train) for train in (True, False)]
 """
 
 

@@ -33,7 +33,9 @@ class MNIST(datasets.MNIST):
     """torchvision's, from the files that are in data/ already."""
 
     def __init__(self) -> None:
-        images, labels = sources.read(sources.MNIST, config.REPOSITORY / "data", train=True)
+        images, labels = sources.read(
+            sources.MNIST, sources.fetch(sources.MNIST, config.REPOSITORY / "data"), train=True
+        )
         self.data, self.targets = torch.from_numpy(images[:, 0].copy()), torch.from_numpy(labels.copy())
         self.transform, self.target_transform = ToTensor(), None
 
@@ -42,7 +44,9 @@ class CIFAR10(datasets.CIFAR10):
     """torchvision's, likewise."""
 
     def __init__(self) -> None:
-        images, labels = sources.read(sources.CIFAR10, config.REPOSITORY / "data", train=True)
+        images, labels = sources.read(
+            sources.CIFAR10, sources.fetch(sources.CIFAR10, config.REPOSITORY / "data"), train=True
+        )
         self.data, self.targets = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), labels.tolist()
         self.transform, self.target_transform = ToTensor(), None
 
