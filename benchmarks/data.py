@@ -14,7 +14,7 @@ BATCH = 128
 
 def rows(quick: bool) -> Iterator[Row]:
     cfgs = {
-        kind: config.composed([f"model={kind}", f"data.batch_size={BATCH}", "logger=csv"])
+        kind: config.compose_conf([f"model={kind}", f"data.batch_size={BATCH}", "logger=csv"])
         for kind in ("autoencoder", "denoising")
     }
     datas = {kind: training_data(cfg) for kind, cfg in cfgs.items()}

@@ -9,7 +9,8 @@ import torch, lightning
 from autoencoders import config
 from autoencoders.data import sources
 source = sources.{source}
-splits = [sources.read(source, config.REPOSITORY / "data", train=train) for train in (True, False)]
+files = sources.fetch(source, config.REPOSITORY / "data")
+splits = [sources.read(source, files, train=train) for train in (True, False)]
 """
 
 

@@ -7,10 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 
 from autoencoders import config, training
-from autoencoders.data.pairs import GlobalBatches, Images, loader
+from autoencoders.data.pairs import GlobalBatches, Images
 from benchmarks.measuring import Row, in_turns
 from benchmarks.step import WARM, bare_loop
 
@@ -30,12 +29,12 @@ def mapped(path: Path, count: int) -> Images:
 
 def step_seconds(images: Images, steps: int, *overrides: str) -> float:
     """Seconds a step on batches of these images, picked at random, as the data module picks them."""
-    side = images.images.shape[-1]
-    cfg = config.composed(["logger=csv", *overrides])
-    data, batches = training.build_data(cfg), loader(images, GlobalBatches(len(images), BATCH, shuffle=True))
-    shape = (1, side, side)
-    model = instantiate(cfg.model, input_shape=shape, target_shape=shape, _convert_="all")
-    return bare_loop(model, (data.pair(raw, training=True) for raw in islice(batches, WARM + steps)))
+    cfg = config.compose_conf(["logger=csv", f"data.size={images.images.shape[-1]}", *overrides])
+    data, batches = training.build_data(cfg), GlobalBatches(images, BATCH, shuffle=True, drop_last=True)
+    return bare_loop(
+        training.build_model(cfg, data),
+        (data.pair(raw, training=True) for raw in islice(batches, WARM + steps)),
+    )
 
 
 def own_memory() -> float:

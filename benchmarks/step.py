@@ -91,7 +91,7 @@ def bare_loop(model: BaseAutoencoder, pairs: Iterable[Batch]) -> float:
 
 def rows(quick: bool) -> Iterator[Row]:
     for name, (overrides, goal) in DEFAULTS.items():
-        cfg = config.composed([*overrides, "logger=csv", "trainer.accelerator=cpu"])
+        cfg = config.compose_conf([*overrides, "logger=csv", "trainer.accelerator=cpu"])
         data = training_data(cfg)
         steps = 50 if quick else 200
         took = in_turns(

@@ -34,7 +34,9 @@ class MNIST(datasets.MNIST):
     """torchvision's, from the files that are in data/ already."""
 
     def __init__(self) -> None:
-        images, labels = sources.read(sources.MNIST, config.REPOSITORY / "data", train=True)
+        images, labels = sources.read(
+            sources.MNIST, sources.fetch(sources.MNIST, config.REPOSITORY / "data"), train=True
+        )
         self.data, self.targets = torch.from_numpy(images[:, 0].copy()), torch.from_numpy(labels.copy())
         self.transform, self.target_transform = ToTensor(), None
 
@@ -43,7 +45,9 @@ class CIFAR10(datasets.CIFAR10):
     """torchvision's, likewise."""
 
     def __init__(self) -> None:
-        images, labels = sources.read(sources.CIFAR10, config.REPOSITORY / "data", train=True)
+        images, labels = sources.read(
+            sources.CIFAR10, sources.fetch(sources.CIFAR10, config.REPOSITORY / "data"), train=True
+        )
         self.data, self.targets = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), labels.tolist()
         self.transform, self.target_transform = ToTensor(), None
 
@@ -129,14 +133,14 @@ class SameNetwork(nn.Module):
 
 def same_network_seconds(chosen: str, steps: int, workers: int) -> float:
     """Seconds a step of the textbook pipeline with the network and the batch that ours has by default."""
-    cfg = config.composed([chosen])
+    cfg = config.compose_conf([chosen])
     return step_seconds(SameNetwork(cfg), "autoencoder", cfg.data.batch_size, steps, workers)
 
 
 def rows(quick: bool) -> Iterator[Row]:
     steps = 100 if quick else 300
     for chosen, least in (("model=autoencoder", 2.0), ("experiment=latent_space", 5.0)):
-        cfg = config.composed([chosen, "logger=csv", "trainer.accelerator=cpu"])
+        cfg = config.compose_conf([chosen, "logger=csv", "trainer.accelerator=cpu"])
         data, batch = training_data(cfg), cfg.data.batch_size
         took = in_turns(
             1 if quick else 5,

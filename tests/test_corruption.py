@@ -1,13 +1,19 @@
 """C(x̃|x): its statistics, and that nothing but its noise decides what it does."""
 
 import math
+import re
+from typing import Any
 
 import pytest
+import tiny
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from autoencoders import corruption as c
-from autoencoders.corruption import Corruption, Noise
+from autoencoders.corruption import Corruption
+from autoencoders.randomness import Randomness, Stream
 
 COUNT = 400
 CLEAN = torch.full((COUNT, 3, 16, 16), 0.25)
@@ -26,7 +32,7 @@ EVERY: dict[str, Corruption] = {
 
 
 def corrupt(corruption: Corruption, clean: Tensor = CLEAN, *key: int) -> Tensor:
-    return corruption(clean, Noise(*(key or (0,)), rows=len(clean)))
+    return corruption(clean, Randomness(*(key or (0,)), rows=len(clean)))
 
 
 @pytest.mark.parametrize("corruption", EVERY.values(), ids=EVERY)
@@ -42,9 +48,9 @@ def test_shape_stays_and_the_clean_image_is_left_alone(corruption: Corruption) -
 @pytest.mark.parametrize("corruption", EVERY.values(), ids=EVERY)
 def test_two_devices_corrupt_as_one(corruption: Corruption) -> None:
     clean = torch.rand(10, 1, 16, 16)
-    whole = corruption(clean, Noise(7, 3, rows=10))
+    whole = corruption(clean, Randomness(7, 3, rows=10))
     for rank in range(2):
-        part = corruption(clean[rank::2], Noise(7, 3, rows=10, rank=rank, world_size=2))
+        part = corruption(clean[rank::2], Randomness(7, 3, rows=10, rank=rank, world_size=2))
         torch.testing.assert_close(part, whole[rank::2], rtol=0, atol=0)
 
 
@@ -112,3 +118,52 @@ def test_grayscale_is_the_luma_in_every_channel() -> None:
 def test_compose_goes_in_order() -> None:
     both = c.Compose({"shift": c.Gaussian(2.0, 0.0, clip=True), "mask": c.Masking(1.0, 0.5)})
     assert corrupt(both).unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (c.Gaussian, {"std": -1}, "std=-1 must be ≥ 0"),
+        (c.Gaussian, {"std": 1e7}, "std=10000000.0 must be ≥ 0 and ≤ 1000000.0"),
+        (c.Gaussian, {"mean": math.nan}, "mean=nan must be a number"),
+        (c.Gaussian, {"mean": math.inf}, "mean=inf must be a number"),
+        (c.Gaussian, {"clip": 1}, "clip=1 must be true or false"),
+        (c.Speckle, {"std": "loud"}, "std=loud must be a number"),
+        (c.SaltPepper, {"fraction": 1.5}, "fraction=1.5 must be ≥ 0 and ≤ 1"),
+        (c.Masking, {"fraction": -0.1}, "fraction=-0.1 must be ≥ 0 and ≤ 1"),
+        (c.Masking, {"fill": math.inf}, "fill=inf must be a number"),
+        (c.Patches, {"size": 0}, "size=0 must be ≥ 1 and ≤ 32"),
+        (c.Patches, {"size": 2.5}, "size=2.5 must be a whole number"),
+        (c.Patches, {"fill": None}, "fill=None must be a number"),
+        (c.Blur, {"sigma": 0}, "sigma=0 must be > 0 and ≤ 100"),
+        (c.Compose, {"steps": [c.Blur()]}, "must be a mapping of corruptions"),
+        (c.Compose, {"steps": {"blur": 1.5}}, "steps.blur=1.5 must be a corruption"),
+    ],
+)
+def test_an_argument_out_of_its_range_is_named(kind: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kind(**options)
+
+
+def test_the_defaults_are_those_of_conf() -> None:
+    for path in sorted((tiny.REPOSITORY / "conf" / "corruption").glob("*.yaml")):
+        if path.stem != "compose":
+            arguments: Any = OmegaConf.to_container(OmegaConf.load(path))
+            kind = get_class(arguments.pop("_target_"))
+            assert kind() == kind(**arguments)
+
+
+def test_any_callable_is_a_step() -> None:
+    def negative(clean: Tensor, randomness: Randomness) -> Tensor:
+        return 1 - clean
+
+    assert torch.equal(corrupt(c.Compose({"negative": negative, "back": negative})), CLEAN)
+
+
+def test_the_streams_keep_their_numbers() -> None:
+    """They are in the keys of every number that was ever drawn."""
+    names = "SPLIT VALIDATION TEST TRAIN FLIPS SHIFTS BATCH LABELLED BITS"
+    assert [(stream.name, int(stream)) for stream in Stream] == list(
+        zip(names.split(), range(9), strict=True)
+    )
+    assert Randomness(Stream.TEST, rows=1).normal(1).item() == pytest.approx(-0.03999, abs=1e-6)

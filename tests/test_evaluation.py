@@ -18,7 +18,6 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from autoencoders import training
-from autoencoders.corruption import Noise
 from autoencoders.data.pairs import Batch
 from autoencoders.evaluation import (
     colour,
@@ -32,6 +31,7 @@ from autoencoders.evaluation import (
 from autoencoders.evaluation.restoration import Restorers
 from autoencoders.evaluation.subject import Subject
 from autoencoders.models import VAE
+from autoencoders.randomness import Randomness
 
 
 def subject(composed: Compose, *overrides: str) -> Subject:
@@ -123,7 +123,7 @@ def test_importance_weighted_bound_tightens_the_elbo(composed: Compose) -> None:
     with torch.inference_mode():
         one, many = (latent.importance_weighted_bound(it.model, batch, k).mean() for k in (1, 100))
         mean, log_variance = it.model.posterior(batch.corrupted)
-        code = mean + (0.5 * log_variance).exp() * Noise(0, rows=len(mean)).normal(*mean.shape)
+        code = mean + (0.5 * log_variance).exp() * Randomness(0, rows=len(mean)).normal(*mean.shape)
         log_q = torch.distributions.Normal(mean, (0.5 * log_variance).exp()).log_prob(code).sum(1)
         log_p = torch.distributions.Normal(0, 1).log_prob(code).sum(1)
         nll = it.model.likelihood.nll(it.model.decoder(code), batch.clean)

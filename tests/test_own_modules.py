@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from autoencoders import training
-from autoencoders.corruption import Noise
 from autoencoders.data import Batch
 from autoencoders.models import VAE, Autoencoder
 from autoencoders.networks import Own
+from autoencoders.randomness import Randomness
 
 SHAPE = (1, 8, 8)
 
@@ -253,7 +253,7 @@ def test_pixels_are_not_squashed_again(likelihood: str) -> None:
     logits, pixels = models
     assert torch.equal(pixels.decode(codes := torch.randn(6, 4)), pixels.decoder(codes))
     torch.testing.assert_close(pixels(images), logits(images))
-    batch = Batch(images, images, torch.zeros(6), Noise(0, rows=6))
+    batch = Batch(images, images, torch.zeros(6), Randomness(0, rows=6))
     losses = [model.loss_terms(batch)["nll"] for model in models]
     torch.testing.assert_close(losses[0], losses[1])
     slopes = [
@@ -268,7 +268,7 @@ def test_pixels_are_not_squashed_again(likelihood: str) -> None:
 def test_pixels_are_learnt_as_well_as_logits(likelihood: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     images = (torch.rand(32, *SHAPE, generator=generator) < 0.3).float()
-    batch = Batch(images, images, torch.zeros(32), Noise(0, rows=32))
+    batch = Batch(images, images, torch.zeros(32), Randomness(0, rows=32))
 
     def trained(decoder: Callable[..., nn.Module]) -> tuple[float, float]:
         torch.manual_seed(0)

@@ -4,6 +4,7 @@ As a script it is the script of TINY_SCRIPT (train.py, evaluate.py), on the tiny
 processes that a run starts for its other devices start it again.
 """
 
+import gzip
 import hashlib
 import io
 import json
@@ -61,8 +62,6 @@ def files(name: str) -> dict[str, bytes]:
         content[f"{split}-images-idx3-ubyte"] = idx(blobs(count, 1, 28, seed)[:, 0])
         content[f"{split}-labels-idx1-ubyte"] = idx(labels(count))
     if name == "fashion_mnist":
-        import gzip
-
         return {f"{file}.gz": gzip.compress(data, mtime=0) for file, data in content.items()}
     return content
 
@@ -77,7 +76,8 @@ def install(root: Path) -> None:
         for file, data in files(source.name).items():
             if not (folder / file).exists():
                 (folder / file).write_bytes(data)
-            source.files[file] = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            whole = gzip.decompress(data) if file.endswith(".gz") else data
+            source.files[file.removesuffix(".gz")] = hashlib.md5(whole, usedforsecurity=False).hexdigest()
 
 
 def npm_package(name: str) -> bytes:

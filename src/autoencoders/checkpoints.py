@@ -218,12 +218,7 @@ class LastCheckpoint(Callback):
         self._listen()
         self.interruption.deferred = True
         self.saved_at = time.monotonic()
-        epoch = trainer.fit_loop.epoch_loop
-        self.steps = epoch._batches_that_stepped
-        if trainer.fit_loop.restarting:
-            sampler = getattr(trainer.train_dataloader, "sampler", None)
-            if hasattr(sampler, "skip"):
-                sampler.skip = epoch.batch_progress.current.completed
+        self.steps = trainer.fit_loop.epoch_loop._batches_that_stepped
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
                 trainer.should_stop = True  # a run that was stopped early stays so; Lightning forgets it

@@ -313,9 +313,7 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").handlers.clear()  # else Hydra's root handler says all twice
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (
-        ".*does not have many workers.*",  # there are none on purpose
         ".*GPU available but not used.*",
-        ".*your dataloader is not resumable.*",  # its sampler is
         ".*sync_dist.*",  # torchmetrics adds up over the devices
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.14
     ):

@@ -1,63 +1,89 @@
 """The LightningDataModules: a data set, what of it goes in and what should come out, and its corruption."""
 
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as tv
 
-from autoencoders.corruption import Corruption, Identity, Noise
+from autoencoders import checks
+from autoencoders.corruption import Corruption, Gaussian, Identity
 from autoencoders.data import sources
-from autoencoders.data.pairs import Batch, GlobalBatches, Images, RawBatch, corrupt_once, loader, to_float
+from autoencoders.data.pairs import Batch, GlobalBatches, Images, RawBatch, corrupt, corrupt_once, to_float
 from autoencoders.errors import UserError
-
-# Streams of random numbers: what they are drawn for.
-SPLIT_SEED, VALIDATION_NOISE, TEST_NOISE, TRAIN_NOISE, FLIPS, SHIFTS, BATCH_NOISE, LABELLED_NOISE, BITS = (
-    range(9)
-)
+from autoencoders.randomness import Randomness, Stream
 
 Colour = Literal["gray", "color"]
+Shape = tuple[int, int, int]  # (C, H, W)
+Array = Tensor | NDArray[Any]
+
+CLONE = Path(__file__).resolve().parents[3]
 
 
 class ImageDataModule(LightningDataModule):
     """Pairs (x̃, x) of one image data set, as `Batch`.
 
-    The official training split is parted, by a fixed seed, into training and validation images; the official
-    test split is left for the end. Validation and test images are corrupted once and for good, training
-    images afresh at every step (unless `corrupt_once`).
+    The official training split is divided, by a fixed seed, into training and validation images; the official
+    test split is left for the end. Validation and test images have one fixed corrupted version each, training
+    images get a new one at every step (unless `corrupt_once`).
+
+    A data set of one's own is a subclass that says what its images are and reads them:
+
+        class Squares(ImageDataModule):
+            image_shape = (1, 20, 20)  # (C, H, W), C being 1 (gray) or 3 (RGB)
+            classes = ("small", "large")  # the names of the labels 0, 1, ...; left out: there are no labels
+
+            def read(self, train):
+                return images, labels  # of the training or of the test split
+
+    where `images` are (N, C, H, W) uint8 and `labels` (N,) whole numbers, or None; NumPy arrays or tensors.
+    Data without an official test split needs one held out by `read`. Every process calls it, so it must
+    return the same each time; what has to happen once before, such as a download, goes into `prepare_data`.
+    It is then a data module like the others: `Trainer().fit(Autoencoder(input_shape=(1, 20, 20)), Squares())`
+    in a script, `data._target_=squares.Squares` on the command line.
 
     Args:
-        root: where the data set is, or will be put.
-        batch_size: images a step, over all devices.
-        eval_batch_size: images a step of validation and test, over all devices.
-        validation_size: images parted from the training split.
-        train_size: how many of the remaining images to train on; None for all.
-        input: what the encoder reads, before corruption: the image in "color", or in "gray" (1 channel).
+        root: the folder of the data sets; None: `data` in the clone of this repository, or in the current
+            directory if this package is installed without one.
+        batch_size: images a training step, over all devices, 1 to 1e6.
+        eval_batch_size: images a step of validation and test, over all devices, 1 to 1e6.
+        validation_size: training images held out for validation, 1 to 1e6.
+        train_size: how many of the remaining images to train on, 1 to 1e6; None: all.
+        size: resize the images to `size` x `size` pixels, 1 to 4096, with antialiasing; None: leave them.
+        input: what the encoder reads, before corruption: the image in "color" (3 channels), or in "gray" (1
+            channel); None: as it is.
         target: what the decoder should give, likewise.
-        flip: mirror half of the training images, other ones at every epoch.
-        shift: move each training image by up to so many pixels, with reflected edges, likewise.
+        flip: mirror a random half of the training images, other ones in every epoch.
+        shift: move each training image by up to this many pixels, 0 to 16, with reflected edges, likewise.
         binarize: make every pixel black or white, its value being the probability of white (Burda et al.
-            2016): those of a training image afresh at every step, those of the others once and for good.
-        corrupt_once: give each training image one corrupted version that never changes.
-        seed: of the batches' order and of the training noise.
+            2016): in a training image anew at every step, in the others once.
+        corrupt_once: give each training image one fixed corrupted version.
+        corruption: C(x̃|x), any callable (clean, randomness) → corrupted; None: x̃ = x.
+        seed: of the batches' order and of all that is drawn in training, 0 to 2³² − 1.
+
+    Raises:
+        ValueError: an argument out of its range, or two that don't go together.
     """
 
-    source: ClassVar[sources.Source]
-    side: ClassVar[int] = 28
-    classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    image_shape: ClassVar[Shape]
+    classes: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[sources.Source | None] = None  # of the data sets that this project fetches
 
     def __init__(
         self,
-        root: str,
-        batch_size: int,
+        root: str | Path | None = None,
+        batch_size: int = 128,
         eval_batch_size: int = 1000,
         validation_size: int = 5000,
         train_size: int | None = None,
-        input: Colour = "gray",
-        target: Colour = "gray",
+        size: int | None = None,
+        input: Colour | None = None,
+        target: Colour | None = None,
         flip: bool = False,
         shift: int = 0,
         binarize: bool = False,
@@ -66,82 +92,123 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.root = Path(root)
+        if self.source is None and type(self).read is ImageDataModule.read:
+            raise ValueError(f"{type(self).__name__} needs a method read(self, train)")
+        if root is not None and (not isinstance(root, str | Path) or not str(root).strip()):
+            raise ValueError(f"root={root} must be a folder")
+        for name, value in {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "validation_size": validation_size,
+            **({} if train_size is None else {"train_size": train_size}),
+        }.items():
+            checks.integer(name, value, 1, 10**6)
+        if size is not None:
+            checks.integer("size", size, 1, 4096)
+        checks.integer("shift", shift, 0, 16)
+        checks.integer("seed", seed, 0, 2**32 - 1)
+        for name, value in {"flip": flip, "binarize": binarize, "corrupt_once": corrupt_once}.items():
+            checks.boolean(name, value)
+        if corruption is not None and not callable(corruption):
+            raise ValueError(f"corruption={corruption} must be a corruption")
+        if corrupt_once and (corruption is None or isinstance(corruption, Identity)):
+            raise ValueError("corrupt_once=True needs a corruption, such as corruption=gaussian")
+        self.root = Path(root) if root is not None else default_root()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.validation_size, self.train_size = validation_size, train_size
-        self.input, self.target = input, target
+        self.validation_size, self.train_size, self.size = validation_size, train_size, size
+        self.input, self.target = self._colour("input", input), self._colour("target", target)
+        if (self.input, self.target) == ("color", "gray"):
+            raise ValueError("input=color with target=gray is not supported: swap them to colour gray images")
         self.flip, self.shift, self.binarize = flip, shift, binarize
         self.corrupt_once, self.seed = corrupt_once, seed
-        self.corruption = corruption or Identity()
-        self.fetched = False
+        self.corruption: Corruption = Identity() if corruption is None else corruption
+        smallest = min(self.input_shape[1:])
+        if shift and shift >= smallest:
+            raise ValueError(f"shift={shift} must be < {smallest}, the side of the images")
+
+    def read(self, train: bool) -> tuple[Array, Array | None]:
+        """The images (N, C, H, W) of one official split, uint8, and their labels (N,), or None for none."""
+        assert self.source is not None
+        return sources.read(self.source, self._files, train=train)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
+    def input_shape(self) -> Shape:
+        """(C, H, W) of what the encoder reads; known before any file is read."""
         return self._shape(self.input)
 
     @property
-    def target_shape(self) -> tuple[int, int, int]:
+    def target_shape(self) -> Shape:
+        """(C, H, W) of what the decoder should give; known before any file is read."""
         return self._shape(self.target)
 
-    def _shape(self, colour: Colour) -> tuple[int, int, int]:
-        return (3 if colour == "color" else 1, self.side, self.side)
-
     def prepare_data(self) -> None:
-        if not self.fetched:  # Lightning asks before each of its stages, and verifying takes a while
-            sources.fetch(self.source, self.root)
-            self.fetched = True
+        """Makes sure that the files are there and whole."""
+        if self.source is not None:
+            _ = self._files
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the splits that `stage` needs: "fit" and "validate" train and val, "test" test, None all."""
         if stage in ("fit", "validate", None) and not hasattr(self, "val"):
             images, labels = self._read(train=True)
-            order = torch.randperm(len(images), generator=Noise(SPLIT_SEED, rows=1).generator)
+            order = Randomness(Stream.SPLIT, rows=1).permutation(len(images))
             train, val = order[self.validation_size :], order[: self.validation_size]
             if not len(train):
-                raise UserError(f"data.validation_size={self.validation_size} leaves no image to train on")
-            limit = len(train) if self.train_size is None else self.train_size
-            if not self.batch_size <= limit <= len(train):
                 raise UserError(
-                    f"data.train_size={limit} must be at least data.batch_size={self.batch_size} "
-                    f"and at most the {len(train)} images there are"
+                    f"data.validation_size={self.validation_size} leaves none of the {len(images)} training "
+                    "images to train on"
+                )
+            limit = len(train) if self.train_size is None else self.train_size
+            if limit > len(train):
+                raise UserError(f"data.train_size={limit} must be at most the {len(train)} images there are")
+            if limit < self.batch_size:
+                raise UserError(
+                    f"data.batch_size={self.batch_size} must be at most the {limit} images to train on"
                 )
             train = train[:limit]
             self.train = self._images(
-                images[train], labels[train], TRAIN_NOISE if self.corrupt_once else None
+                images[train], labels[train], Stream.TRAIN if self.corrupt_once else None
             )
             if self.binarize:
                 images = images.clone()
-                images[val] = binarized(images[val], VALIDATION_NOISE)
-            self.val = self._images(images[val], labels[val], VALIDATION_NOISE)
+                images[val] = binarized(images[val], Stream.VALIDATION)
+            self.val = self._images(images[val], labels[val], Stream.VALIDATION)
         if stage in ("test", None) and not hasattr(self, "test"):
             images, labels = self._read(train=False)
-            images = binarized(images, TEST_NOISE) if self.binarize else images
-            self.test = self._images(images, labels, TEST_NOISE)
+            images = binarized(images, Stream.TEST) if self.binarize else images
+            self.test = self._images(images, labels, Stream.TEST)
 
-    def train_dataloader(self) -> DataLoader[RawBatch]:
-        return loader(self.train, self._batches(self.train, self.batch_size, shuffle=True))
+    def train_dataloader(self) -> GlobalBatches:
+        """Full batches, in a new order in every epoch; always the same first ones under `overfit_batches`."""
+        processes = self._place().get("world_size", 1)
+        if self.batch_size % processes:
+            raise UserError(
+                f"data.batch_size={self.batch_size} must be divisible by the {processes} processes "
+                "(trainer.devices x trainer.num_nodes) that it is split over"
+            )
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return self._batches(self.train, self.batch_size, shuffle=not overfit, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[RawBatch]:
-        return loader(self.val, self._batches(self.val, self.eval_batch_size, shuffle=False))
+    def val_dataloader(self) -> GlobalBatches:
+        return self._batches(self.val, self.eval_batch_size)
 
-    def test_dataloader(self) -> DataLoader[RawBatch]:
-        return loader(self.test, self._batches(self.test, self.eval_batch_size, shuffle=False))
+    def test_dataloader(self) -> GlobalBatches:
+        return self._batches(self.test, self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
         return self.pair(batch, training=self.trainer is not None and self.trainer.training)
 
     def pair(self, batch: RawBatch, *, training: bool) -> Batch:
-        """On the device: uint8 images to the pair (x̃, x), augmented and freshly corrupted for training."""
+        """On the device: uint8 images to the pair (x̃, x), augmented and newly corrupted for training."""
         rows = self.batch_size if training else self.eval_batch_size
         device = batch.images.device
 
-        def noise(stream: int) -> Noise:
-            return Noise(self.seed, stream, batch.step, rows=rows, device=device, **self._place())
+        def randomness(stream: Stream) -> Randomness:
+            return Randomness(self.seed, stream, batch.step, rows=rows, device=device, **self._place())
 
         def augmented(pictures: Tensor) -> Tensor:  # the same way each time, so a fixed x̃ stays with its x
             if not self.flip and not self.shift:
                 return pictures
-            flips, shifts = noise(FLIPS) if self.flip else None, noise(SHIFTS)
+            flips, shifts = randomness(Stream.FLIPS) if self.flip else None, randomness(Stream.SHIFTS)
             return flipped_and_shifted(pictures, flips, shifts, self.shift)
 
         # Pixels are moved while they are bytes.
@@ -149,56 +216,141 @@ class ImageDataModule(LightningDataModule):
         corrupted = batch.corrupted
         if training:
             if self.binarize:
-                images = (noise(BITS).uniform(*images.shape) < images).float()
+                images = (randomness(Stream.BITS).uniform(*images.shape) < images).float()
             corrupted = None if corrupted is None else augmented(corrupted)
         if corrupted is None:
             corrupted = as_colour(images, self.input)
             if training:
-                corrupted = self.corruption(corrupted, noise(TRAIN_NOISE))
-        return Batch(corrupted, as_colour(images, self.target), batch.labels, noise(BATCH_NOISE))
+                corrupted = corrupt(corrupted, self.corruption, randomness(Stream.TRAIN))
+        return Batch(corrupted, as_colour(images, self.target), batch.labels, randomness(Stream.BATCH))
 
     def labelled(self, count: int) -> Images:
         """The first `count` training images, each with one corrupted version, for probes of the code."""
         images = Images(self.train.images[:count], self.train.labels[:count])
         if self.train.corrupted is not None:
             return Images(images.images, images.labels, self.train.corrupted[:count])
-        return self._images(images.images, images.labels, LABELLED_NOISE)
+        return self._images(images.images, images.labels, Stream.LABELLED)
 
     def first(self, images: Images, count: int, device: torch.device) -> Batch:
         """The first `count` pairs of one of the splits with a fixed corruption, on `device`."""
-        raw = images[0, torch.arange(min(count, len(images)))]
-        corrupted = None if raw.corrupted is None else raw.corrupted.to(device)
-        return self.pair(raw._replace(images=raw.images.to(device), corrupted=corrupted), training=False)
+        raw = images.take(torch.arange(min(count, len(images))))
+        return self.pair(raw.to(device), training=False)
+
+    def _colour(self, name: str, colour: Colour | None) -> Colour:
+        """What `colour` means for the images of this data set."""
+        kind, shape = type(self).__name__, getattr(self, "image_shape", None)
+        if shape is None:
+            raise ValueError(f"{kind} needs image_shape = (C, H, W)")
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            raise ValueError(f"{kind}.image_shape={tuple(shape)} must be (1, H, W) or (3, H, W)")
+        if colour is None:
+            return "color" if shape[0] == 3 else "gray"
+        checks.choice(name, colour, ("gray", "color"))
+        if colour == "color" and shape[0] == 1:
+            raise ValueError(f"{name}=color is not what this data set has: its images are gray")
+        return colour
+
+    def _shape(self, colour: Colour) -> Shape:
+        _, height, width = self.image_shape
+        return (3 if colour == "color" else 1, self.size or height, self.size or width)
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        """Once in a process: Lightning asks before each of its stages, and verifying takes a while."""
+        assert self.source is not None
+        return sources.fetch(self.source, self.root)
 
     def _read(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        images, labels = sources.read(self.source, self.root, train=train)
-        return torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
+        """What `read` gives, as tensors: (N, C, H, W) uint8, resized, and (N,) int64.
 
-    def _images(self, images: Tensor, labels: Tensor, noise_stream: int | None) -> Images:
+        Raises:
+            UserError: it is not what the class says.
+        """
+        call = f"{type(self).__name__}.read(train={train})"
+        given = self.read(train)
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise UserError(f"{call} must return (images, labels), not {type(given).__name__}")
+        images, labels = _tensor(given[0], f"{call}: the images"), given[1]
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != tuple(self.image_shape):
+            wanted = ", ".join(map(str, self.image_shape))
+            raise UserError(
+                f"{call} gave images of {_described(images)}, but they must be uint8 (N, {wanted})"
+            )
+        if not len(images):
+            raise UserError(f"{call} gave no images")
+        labels = torch.zeros(len(images)) if labels is None else _tensor(labels, f"{call}: the labels")
+        if labels.shape != (len(images),) or (labels != labels.long()).any():
+            raise UserError(
+                f"{call} gave labels of {_described(labels)}, but they must be whole numbers ({len(images)},)"
+            )
+        labels = labels.long()
+        if self.classes and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+            raise UserError(
+                f"{call} gave labels from {int(labels.min())} to {int(labels.max())}, "
+                f"but it has {len(self.classes)} classes, from 0 on"
+            )
+        return self._resized(images), labels
+
+    def _resized(self, images: Tensor) -> Tensor:
+        if self.size is None or images.shape[2:] == (self.size, self.size):
+            return images
+        parts = images.split(1000)
+        return torch.cat([tv.resize(part, [self.size, self.size], antialias=True) for part in parts])
+
+    def _images(self, images: Tensor, labels: Tensor, stream: Stream | None) -> Images:
         """With a fixed corrupted version where there is a stream to draw it from and something to draw."""
-        if noise_stream is None or isinstance(self.corruption, Identity):
+        if stream is None or isinstance(self.corruption, Identity):
             return Images(images, labels)
         inputs = as_colour(to_float(images), self.input)
-        return Images(images, labels, corrupt_once(inputs, self.corruption, noise_stream))
+        return Images(images, labels, corrupt_once(inputs, self.corruption, stream))
 
-    def _batches(self, images: Images, batch_size: int, *, shuffle: bool) -> GlobalBatches:
-        return GlobalBatches(len(images), batch_size, shuffle=shuffle, seed=self.seed, **self._place())
+    def _batches(
+        self, images: Images, batch_size: int, *, shuffle: bool = False, drop_last: bool = False
+    ) -> GlobalBatches:
+        return GlobalBatches(
+            images,
+            batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            seed=self.seed,
+            trainer=self.trainer,
+            **self._place(),
+        )
 
     def _place(self) -> dict[str, int]:
+        """Which of the run's processes this is; without a trainer there is one."""
         if self.trainer is None:
             return {}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
 
-def binarized(images: Tensor, stream: int) -> Tensor:
+def default_root() -> Path:
+    """`data` in the clone that this file is in; of an installed package, in the current directory."""
+    return CLONE / "data" if (CLONE / "conf" / "train.yaml").is_file() else Path("data")
+
+
+def _tensor(array: Any, what: str) -> Tensor:
+    if isinstance(array, Tensor):
+        return array
+    try:
+        return torch.from_numpy(np.array(array))  # a copy: torch takes no negative strides
+    except (TypeError, ValueError):
+        raise UserError(f"{what} must be an array, not {type(array).__name__}") from None
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def binarized(images: Tensor, stream: Stream) -> Tensor:
     """uint8 images (N, C, H, W) of 0 and 255, white with the probability that the pixel's value says."""
-    noise = Noise(BITS, stream, rows=len(images))
-    return (noise.uniform(*images.shape) * 255 < images).to(torch.uint8) * 255
+    bits = Randomness(Stream.BITS, stream, rows=len(images))
+    return (bits.uniform(*images.shape) * 255 < images).to(torch.uint8) * 255
 
 
-def flipped_and_shifted(images: Tensor, flips: Noise | None, shifts: Noise, most: int) -> Tensor:
+def flipped_and_shifted(images: Tensor, flips: Randomness | None, shifts: Randomness, most: int) -> Tensor:
     """The images (B, C, H, W), half of them mirrored left to right if there are `flips`, then each moved by
-    -most..most pixels both ways, with reflected edges: all by one gathering of pixels."""
+    -most..most pixels both ways, with reflected edges: all in one gather of pixels."""
     count, channels, height, width = images.shape
     start = (shifts.uniform(count, 2, 1) * (2 * most + 1)).long() - most  # (B, 2, 1): top and left
     rows = reflected(start[:, 0] + torch.arange(height, device=images.device), height)  # (B, H)
@@ -225,20 +377,30 @@ def as_colour(images: Tensor, colour: Colour) -> Tensor:
 class MNIST(ImageDataModule):
     """Handwritten digits (LeCun et al. 1998): 60,000 + 10,000 gray images, 28 x 28."""
 
+    image_shape = (1, 28, 28)
+    classes = tuple("0123456789")
     source = sources.MNIST
 
 
 class NoisyMNIST(MNIST):
-    """MNIST as a bad sensor would give it: each image has one noisy version, that never changes."""
+    """MNIST from a bad sensor: each image has one fixed noisy version, by default of `Gaussian()`."""
 
-    def __init__(self, root: str, batch_size: int, corrupt_once: bool = True, **kwargs: object) -> None:
-        super().__init__(root, batch_size, corrupt_once=corrupt_once, **kwargs)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        corrupt_once: bool = True,
+        corruption: Corruption | None = None,
+        **options: Any,
+    ) -> None:
+        noisy = Gaussian() if corruption is None else corruption
+        super().__init__(root, corrupt_once=corrupt_once, corruption=noisy, **options)
 
 
 class FashionMNIST(ImageDataModule):
     """Clothes (Xiao et al. 2017), in the format of MNIST."""
 
-    source = sources.FASHION_MNIST
+    image_shape = (1, 28, 28)
     classes = (
         "T-shirt",
         "trouser",
@@ -251,13 +413,13 @@ class FashionMNIST(ImageDataModule):
         "bag",
         "ankle boot",
     )  # fmt: skip
+    source = sources.FASHION_MNIST
 
 
 class CIFAR10(ImageDataModule):
     """Small photographs (Krizhevsky 2009): 50,000 + 10,000 colour images, 32 x 32."""
 
-    source = sources.CIFAR10
-    side = 32
+    image_shape = (3, 32, 32)
     classes = (
         "airplane",
         "automobile",
@@ -270,7 +432,14 @@ class CIFAR10(ImageDataModule):
         "ship",
         "truck",
     )  # fmt: skip
+    source = sources.CIFAR10
 
 
 class GrayCIFAR10(CIFAR10):
-    """CIFAR-10 with a gray input (1 channel) and the colour image, or the gray one, as the target."""
+    """CIFAR-10 with a gray input (1 channel) and the colour image as the target, or with `target="gray"` the
+    gray one."""
+
+    def __init__(
+        self, root: str | Path | None = None, *, input: Colour | None = "gray", **options: Any
+    ) -> None:
+        super().__init__(root, input=input, **options)

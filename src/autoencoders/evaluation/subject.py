@@ -30,13 +30,9 @@ class Subject:
 
     def batches(self, images: Images, description: str) -> Iterator[Batch]:
         """The pairs of one split with a fixed corruption, on the model's device."""
-        size, device = self.data.eval_batch_size, self.model.device
-        order = torch.arange(len(images)).split(size)
+        order = torch.arange(len(images)).split(self.data.eval_batch_size)
         for step, rows in enumerate(tqdm(order, desc=description, leave=False, disable=None)):
-            raw = images[step, rows]
-            corrupted = None if raw.corrupted is None else raw.corrupted.to(device)
-            on_device = raw._replace(images=raw.images.to(device), corrupted=corrupted)
-            yield self.data.pair(on_device, training=False)
+            yield self.data.pair(images.take(rows, step).to(self.model.device), training=False)
 
     @cached_property
     def labelled(self) -> Images:

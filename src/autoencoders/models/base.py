@@ -18,11 +18,11 @@ from torch.optim.optimizer import Optimizer
 from torchmetrics import MeanMetric
 
 from autoencoders import checks, losses
-from autoencoders.corruption import Noise
 from autoencoders.data.pairs import Batch
 from autoencoders.errors import UserError
 from autoencoders.metrics import reconstruction_metrics, squared_error
 from autoencoders.networks import Conv, Network, Shape
+from autoencoders.randomness import Randomness
 from autoencoders.schedulers import warmup_cosine
 
 # In runs as short as these, forgetting squared gradients sooner than Adam's usual 0.999 trains further.
@@ -126,7 +126,7 @@ class BaseAutoencoder(LightningModule):
         """r = g(f(x̃))."""
         return self.decode(self.encode(corrupted))
 
-    def code_and_penalties(self, corrupted: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def code_and_penalties(self, corrupted: Tensor, noise: Randomness) -> tuple[Tensor, dict[str, Tensor]]:
         """The code (B, code_dim) that the decoder is trained on, and the penalties (B,) that it costs."""
         return self.encode(corrupted), {}
 

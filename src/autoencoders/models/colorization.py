@@ -67,4 +67,4 @@ class ColorizationAutoencoder(BaseAutoencoder):
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """The gray input, shown as RGB."""
-        return {"gray as RGB": batch.unaided}
+        return {"gray as RGB": batch.input_as_output}

@@ -32,4 +32,4 @@ class DenoisingAutoencoder(BaseAutoencoder):
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than x̃ itself."""
         metrics = super().image_metrics(batch, reconstruction)
-        return {**metrics, "gain_db": metrics["psnr"] - psnr(batch.unaided, batch.clean)}
+        return {**metrics, "gain_db": metrics["psnr"] - psnr(batch.input_as_output, batch.clean)}

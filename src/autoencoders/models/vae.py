@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from autoencoders import checks
-from autoencoders.corruption import Noise
 from autoencoders.losses import kl_to_standard_normal, reparameterise
 from autoencoders.models.base import BaseAutoencoder
+from autoencoders.randomness import Randomness
 
 
 class VAE(BaseAutoencoder):
@@ -38,7 +38,7 @@ class VAE(BaseAutoencoder):
         """The posterior's mean."""
         return self.posterior(corrupted)[0]
 
-    def code_and_penalties(self, corrupted: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def code_and_penalties(self, corrupted: Tensor, noise: Randomness) -> tuple[Tensor, dict[str, Tensor]]:
         """A sample of the posterior, and its KL to the prior N(0, 1)."""
         mean, log_variance = self.posterior(corrupted)
         code = reparameterise(mean, log_variance, noise.normal(*mean.shape))
@@ -46,4 +46,4 @@ class VAE(BaseAutoencoder):
 
     def prior_codes(self, count: int, seed: int) -> Tensor:
         """Of the prior N(0, 1)."""
-        return Noise(seed, rows=count, device=self.device).normal(count, self.code_dim)
+        return Randomness(seed, rows=count, device=self.device).normal(count, self.code_dim)
