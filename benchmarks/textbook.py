@@ -149,9 +149,10 @@ def rows(quick: bool) -> Iterator[Row]:
             with_workers=partial(apart, f"textbook.same_network_seconds({chosen!r}, {steps}, {THREADS})"),
             bare=partial(by_hand, cfg, data, steps),
         )
+        network = cfg.network._target_.rpartition(".")[2].lower()
         for how, seconds in (("", took["textbook"]), (f" with {THREADS} workers", took["with_workers"])):
             yield Row(
-                f"training, same network ({cfg.network._target_.rpartition('.')[2].lower()}) and batch ({batch})",
+                f"training, same network ({network}) and batch ({batch})",
                 f"{batch / took['ours']:,.0f} images/s",
                 f"the textbook pipeline{how}: {batch / seconds:,.0f}",
                 seconds / took["ours"],

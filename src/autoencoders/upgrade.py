@@ -38,9 +38,16 @@ def _from_0_1(config: dict[str, Any]) -> dict[str, Any]:
     if logger.pop("name", None) == "wandb":
         loggers = {"wandb": {"_target_": "autoencoders.loggers.Wandb", **logger}}
     return {
-        **config, "model": model, "data": {**data, "size": None, "corruption": "${corruption}"}, "network": network, "logger": loggers,
-        "optimizer": optimizer, "scheduler": scheduler, "callbacks": {}, "init": None,
-    }  # fmt: skip
+        **config,
+        "model": model,
+        "data": {**data, "size": None, "corruption": "${corruption}"},
+        "network": network,
+        "logger": loggers,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "callbacks": {},
+        "init": None,
+    }
 
 
 def _copy(node: Any) -> dict[str, Any]:

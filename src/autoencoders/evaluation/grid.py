@@ -26,8 +26,10 @@ def evaluate_grid(run: Path, trust: bool = False) -> None:
     folder, lines = run / "evaluation", list[tuple[str, str, float, float, float]]()
     cells = [(kind, key, level) for kind, (key, levels) in KINDS.items() for level in levels]
     for kind, key, level in tqdm(cells, desc="kinds and levels", disable=None):
-        overrides = [f"run={run}", f"corruption={kind}", f"corruption.{key}={level}", f"trust={trust}"]
-        model, corrupted = test_errors(*runs.compose_run(overrides))
+        arguments = [f"run={run}", f"corruption={kind}", f"corruption.{key}={level}"]
+        if trust:
+            arguments.append("trust=true")
+        model, corrupted = test_errors(*runs.compose_evaluated(arguments))
         lines.append((kind, key, level, model, corrupted))
     with atomic_write(folder / "grid.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
