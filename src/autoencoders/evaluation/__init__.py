@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from autoencoders import figures, runs, untrusted
+from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
 from autoencoders.evaluation import colour, generation, latent, report, representation, restoration
 from autoencoders.evaluation.subject import Rows, Subject
@@ -44,7 +45,7 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
     for name, figure in pictures.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
     write_json(folder / "metrics.json", scores)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
     report.write(run, scores, list(pictures), subject, EXPLAINED, cfg)
     print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
     for where in log_evaluation(run, cfg, scores, folder / "figures"):

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from autoencoders import figures, untrusted
+from autoencoders.config import shareable
 from autoencoders.evaluation.latent import main_directions
 from autoencoders.evaluation.subject import Rows, Subject
 from autoencoders.files import atomic_write
@@ -49,7 +50,7 @@ def write(
             for name in names
         ],
         explorer=explorer(subject),
-        config=OmegaConf.to_yaml(cfg, resolve=True),
+        config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
     )
     with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(page)
