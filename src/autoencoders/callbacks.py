@@ -47,9 +47,9 @@ class Pictures(Callback):
     ) -> None:
         import wandb
 
-        table = wandb.Table(columns=["image", *model.rows.values()])
+        table = wandb.Table(columns=["image", *model.row_titles.values()])
         shown = figures.model_rows(model, data.first(data.val, self.images, model.device))
-        columns = [shown.get(title) for title in model.rows.values()]
+        columns = [shown.get(title) for title in model.row_titles.values()]
         for index in range(min(self.images, len(data.val))):
             cells = [None if c is None else wandb.Image(figures.to_array(c[index], 1, 0)) for c in columns]
             table.add_data(index, *cells)

@@ -185,11 +185,11 @@ def _show(
 
 @torch.inference_mode()
 def model_rows(model: BaseAutoencoder, batch: Batch) -> dict[str, torch.Tensor]:
-    """Images by the title of their row, as `model.rows` names them; x̃ only where it is not x."""
+    """Images by the title of their row, as `model.row_titles` names them; x̃ only where it is not x."""
     shown = {"clean": batch.clean, "corrupted": batch.unaided, "reconstruction": model(batch.corrupted)}
     if torch.equal(batch.clean, batch.unaided):
         del shown["corrupted"]
-    return {title: shown[key] for key, title in model.rows.items() if key in shown}
+    return {title: shown[key] for key, title in model.row_titles.items() if key in shown}
 
 
 @torch.inference_mode()

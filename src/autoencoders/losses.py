@@ -11,6 +11,8 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoencoders.corruption import Noise
+
 
 class Likelihood(Protocol):
     """p_dec(x|h), given by the decoder's raw output (B, C, H, W)."""
@@ -53,6 +55,11 @@ class Bernoulli:
 
     def nll(self, output: Tensor, clean: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(output, clean, reduction="none").flatten(1).sum(1)
+
+
+def reparameterise(mean: Tensor, log_variance: Tensor, noise: Noise) -> Tensor:
+    """h = μ + σ ε: samples (B, D) of N(mean, exp(log_variance)) (Kingma & Welling 2014, §2.4)."""
+    return mean + (0.5 * log_variance).exp() * noise.normal(*mean.shape)
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -11,3 +11,4 @@ class LinearAutoencoder(BaseAutoencoder):
     """With network=linear: f and g are affine, so its code must span PCA's subspace (Baldi & Hornik 1989)."""
 
     bounded = False
+    affine = True

@@ -36,11 +36,13 @@ class BaseAutoencoder(LightningModule):
     """
 
     # What the rows of its figure are called, in this order.
-    rows: ClassVar[dict[str, str]] = {
+    row_titles: ClassVar[dict[str, str]] = {
         "clean": "original",
         "corrupted": "corrupted",
         "reconstruction": "reconstruction",
     }
+    evaluations: ClassVar[tuple[str, ...]] = ()  # groups of an evaluation beside those of every model
+    affine: ClassVar[bool] = False  # whether the decoder is affine in the code
     bounded: ClassVar[bool] = True  # whether a gaussian likelihood's mean is kept in [0, 1]
     code_parameters: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
 
@@ -84,6 +86,16 @@ class BaseAutoencoder(LightningModule):
     def forward(self, corrupted: Tensor) -> Tensor:
         """r = g(f(x̃))."""
         return self.decode(self.encode(corrupted))
+
+    def prior_codes(self, count: int, seed: int) -> Tensor | None:
+        """Codes (count, code_dim) drawn from the model's own prior; None where it has none."""
+        return None
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Images (count, C, H, W) decoded from codes of the prior."""
+        codes = self.prior_codes(count, seed)
+        assert codes is not None, f"{type(self).__name__} has no prior"
+        return self.decode(codes)
 
     def code_and_penalties(self, corrupted: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """The code (B, code_dim) that the decoder is trained on, and the penalties (B,) that it costs."""

@@ -12,7 +12,8 @@ from autoencoders.models.base import BaseAutoencoder
 class ColorizationAutoencoder(BaseAutoencoder):
     """r = g(f(x̃)) where x̃ is the gray image and x the one in colour."""
 
-    rows: ClassVar[dict[str, str]] = {
+    evaluations = ("colorization",)
+    row_titles: ClassVar[dict[str, str]] = {
         "clean": "ground truth",
         "corrupted": "gray input",
         "reconstruction": "predicted colour",

@@ -12,7 +12,7 @@ from autoencoders.models.base import BaseAutoencoder
 class DenoisingAutoencoder(BaseAutoencoder):
     """r = g(f(x̃)) trained against the clean x, x̃ ~ C(x̃|x) (Vincent et al. 2008)."""
 
-    rows: ClassVar[dict[str, str]] = {
+    row_titles: ClassVar[dict[str, str]] = {
         "clean": "original",
         "corrupted": "corrupted",
         "reconstruction": "denoised",

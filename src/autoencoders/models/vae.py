@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from autoencoders.corruption import Noise
-from autoencoders.losses import kl_to_standard_normal
+from autoencoders.losses import kl_to_standard_normal, reparameterise
 from autoencoders.models.base import BaseAutoencoder
 
 
@@ -15,6 +15,7 @@ class VAE(BaseAutoencoder):
     """
 
     code_parameters = 2
+    evaluations = ("likelihood",)
 
     def __init__(self, beta: float, **base: Any) -> None:
         super().__init__(**base)
@@ -32,10 +33,8 @@ class VAE(BaseAutoencoder):
     def code_and_penalties(self, corrupted: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """A sample by reparameterisation, h = μ + σ ε, and the KL to the prior N(0, 1)."""
         mean, log_variance = self.posterior(corrupted)
-        code = mean + (0.5 * log_variance).exp() * noise.normal(*mean.shape)
+        code = reparameterise(mean, log_variance, noise)
         return code, {"kl": self.beta * kl_to_standard_normal(mean, log_variance)}
 
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Images (count, C, H, W) decoded from codes of the prior."""
-        prior = Noise(seed, rows=count, device=self.device).normal(count, self.code_dim)
-        return self.decode(prior)
+    def prior_codes(self, count: int, seed: int) -> Tensor:
+        return Noise(seed, rows=count, device=self.device).normal(count, self.code_dim)
