@@ -33,14 +33,14 @@ def evaluate_grid(run: Path, trust: bool = False) -> None:
         writer = csv.writer(file)
         writer.writerow(["corruption", "level", "value", "model mse", "corrupted image mse"])
         writer.writerows(lines)
-    rows = [
+    titles = [
         f"{kind}, {key} {', '.join(f'{level:g}' for level in levels)}"
         for kind, (key, levels) in KINDS.items()
     ]
     values = [[line[3] for line in lines if line[0] == kind] for kind in KINDS]
     figure = figures.heatmap(
         values,
-        rows,
+        titles,
         ["1", "2", "3", "4", "5"],
         x="level",
         y="corruption at test",
