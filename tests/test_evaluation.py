@@ -37,7 +37,8 @@ from autoencoders.randomness import Randomness
 def subject(composed: Compose, *overrides: str) -> Subject:
     torch.manual_seed(0)
     cfg = composed("network=mlp", *overrides)
-    return Subject(training.build_model(cfg), training.build_data(cfg))
+    data = training.build_data(cfg)
+    return Subject(training.build_model(cfg, data), data)
 
 
 def test_hungarian_accuracy_forgives_names_only() -> None:
@@ -143,7 +144,7 @@ def test_the_linear_restorer_undoes_an_affine_corruption(composed: Compose) -> N
     def error(images: Tensor) -> float:
         return float((images - batch.clean).square().mean())
 
-    assert error(batch.unaided) == pytest.approx(0.25, abs=0.01)  # the noise's mean is ½
+    assert error(batch.input_as_output) == pytest.approx(0.25, abs=0.01)  # the noise's mean is ½
     assert error(restored["linear (Wiener)"]) < 0.05
 
 

@@ -112,8 +112,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
     for override in overrides:
         if parse_override(override).get_key_element() == "hydra.run.dir" and override.endswith("="):
             raise UserError("hydra.run.dir= names no folder")
-    left = list(parsed.overrides)
-    flags = [argument for argument in arguments if not (argument in left and not left.remove(argument))]
+    flags = list(arguments)
+    for override in parsed.overrides:
+        flags.remove(override)
     return [*flags, *overrides]
 
 
