@@ -50,9 +50,9 @@ def angle_to_pca(subject: Subject) -> float:
 
 @torch.inference_mode()
 def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Scores:
-    """In nats a test image: the ELBO and its terms (`kl` is not weighted as in the loss), the number of active units (Burda et al. 2016, §5.2), and nll_<samples>, the negative of the tighter
-    importance-weighted bound (eq. 8) on the first so many test images (evaluation.importance_samples,
-    evaluation.importance_images)."""
+    """In nats a test image: the ELBO and its terms (`kl` not weighted as in the loss), the number of active
+    units (Burda et al. 2016, §5.2), and nll_<samples>, the negative of the tighter importance-weighted bound
+    (eq. 8) on the first so many test images (evaluation.importance_samples, evaluation.importance_images)."""
     model, count = cast(Variational, subject.model), len(subject.data.test)
     reconstruction, kl, means, bounds = 0.0, 0.0, list[Tensor](), list[Tensor]()
     for batch in subject.batches(subject.data.test, "likelihood"):
