@@ -138,6 +138,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for chosen, least in (("model=autoencoder", 2.0), ("experiment=latent_space", 5.0)):
         cfg = config.composed([chosen, "logger=csv", "trainer.accelerator=cpu"])
         data, batch = training_data(cfg), cfg.data.batch_size
+        network = cfg.network._target_.rpartition(".")[2].lower()
         took = in_turns(
             1 if quick else 5,
             ours=partial(by_trainer, cfg, data, steps),
@@ -147,7 +148,7 @@ def rows(quick: bool) -> Iterator[Row]:
         )
         for how, seconds in (("", took["textbook"]), (f" with {THREADS} workers", took["with_workers"])):
             yield Row(
-                f"training, same network ({cfg.network._target_.rpartition('.')[2].lower()}) and batch ({batch})",
+                f"training, same network ({network}) and batch ({batch})",
                 f"{batch / took['ours']:,.0f} images/s",
                 f"the textbook pipeline{how}: {batch / seconds:,.0f}",
                 seconds / took["ours"],
