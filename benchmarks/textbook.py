@@ -142,6 +142,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for chosen, least in (("model=autoencoder", 2.0), ("experiment=latent_space", 5.0)):
         cfg = config.compose_conf([chosen, "logger=csv", "trainer.accelerator=cpu"])
         data, batch = training_data(cfg), cfg.data.batch_size
+        network = cfg.network._target_.rpartition(".")[2].lower()
         took = in_turns(
             1 if quick else 5,
             ours=partial(by_trainer, cfg, data, steps),
