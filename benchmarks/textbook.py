@@ -158,5 +158,5 @@ def rows(quick: bool) -> Iterator[Row]:
                 f"the textbook pipeline{how}: {batch / seconds:,.0f}",
                 seconds / took["ours"],
                 ("≥", least),
-                note=f"a bare loop over data that is there: {seconds / took['bare']:.2g}",
+                note=f"a bare loop over ready batches: {seconds / took['bare']:.2g}",
             )
