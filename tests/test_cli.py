@@ -14,6 +14,8 @@ import torch
 from command import column, run, train
 from PIL import Image
 
+from autoencoders import config, runs
+
 
 @pytest.fixture(scope="module")
 def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -104,60 +106,101 @@ def test_a_grid_has_every_kind_and_level(trained: Path, data_root: Path) -> None
     assert (trained / "evaluation" / "grid.png").stat().st_size > 1000
 
 
-BAD = {
+# A wrong name is found without torch, in half a second.
+BAD_NAMES = {
     "model=denoisin": "no model=denoisin: did you mean 'denoising'",
     "data=mnits": "no data=mnits: did you mean 'mnist'",
     "corruption=gausian": "no corruption=gausian: did you mean 'gaussian'",
     "experiment=latent": "no experiment=latent: did you mean 'latent_space'",
+    "callbacks=early_stoping": "no callbacks=early_stoping: did you mean 'early_stopping'",
     "model.cod_dim=3": "no key model.cod_dim: did you mean 'code_dim'",
     "modle=vae": "no key modle: did you mean 'model'",
+    "trainer.max_epoch=3": "no key trainer.max_epoch: did you mean 'max_epochs'",
+    "corruption.std=1": "no key corruption.std: the chosen corruption has no keys",
+    "model=null": "a group can't be null",
+    "resume=runs/nowhere": "no run folder runs/nowhere",
+    "model.code_dim=[": "model.code_dim=[ can't be read: no viable alternative",
+    "seed=ß": "seed=ß can't be read: token recognition error",
+    "hydra.run.dir=": "hydra.run.dir= names no folder",
+    "ckpt_path=last.ckpt": "no key ckpt_path: resume=<run folder>",
+    "data.num_workers=4": "no key data.num_workers: not needed: the images are in memory",
+    "hydra/launcher=joblib": "hydra.launcher.max_parallel=2 runs two jobs at a time",
+    "-m hydra/sweeper=optuna": "hydra/sweeper=tpe searches with Optuna",
+}
+# A wrong value is found by the class that uses it.
+BAD_VALUES = {
     "model.code_dim=0": "model.code_dim=0 must be ≥ 1",
     "model.code_dim=two": "model.code_dim=two must be a whole number",
-    "model.lr=0": "model.lr=0 must be > 0",
+    "optimizer.lr=0": "optimizer.lr=0 must be > 0",
+    "scheduler.warmup=1": "scheduler.warmup=1 must be > 0 and < 1",
+    "network.hidden=[5,x]": "network.hidden[1]=x must be a whole number",
     "corruption=gaussian corruption.std=-1": "corruption.std=-1 must be ≥ 0",
     "corruption=masking corruption.fraction=1.5": "corruption.fraction=1.5 must be ≥ 0 and ≤ 1",
     "corruption=compose corruption.steps.blur.sigma=0": "corruption.steps.blur.sigma=0 must be > 0",
     "data.batch_size=63 trainer.devices=2": "data.batch_size=63 must be divisible by the 2 devices",
     "trainer=cpu trainer.devices=4096": "trainer.devices=4096 is more than the",
     "trainer.devices=4099": "trainer.devices=4099 is more than the",
+    "trainer=gpu trainer.devices=640": "is more than the",
+    "trainer=cpu trainer.devices=[0,0]": "trainer: `devices` selected with `CPUAccelerator`",
+    "trainer.strategy=ddpp": "trainer: You selected an invalid strategy name",
+    "trainer.precision=8": "trainer: Precision 8 is invalid",
+    "+trainer.overfit_batchs=10": "no key trainer.overfit_batchs: did you mean 'overfit_batches'",
     "model=colorization data=mnist": "nothing to colour in MNIST",
     "model=denoising corruption=none": "nothing to denoise",
-    "data=noisy_mnist corruption=none": "is not noisy",
+    "data=noisy_mnist corruption=none": "corrupt_once=True needs a corruption",
     "data=mnist data.target=color": "its images are gray",
+    "data.root=''": "data.root= must be a folder",
     "seed=1.5": "seed=1.5 must be a whole number",
-    "model.lr=null": "model.lr=null must have a value",
-    "data.root=null": "data.root=null must have a value",
-    "model=null": "a group can't be null",
-    "+sede=1": "no key sede: did you mean 'seed'",
-    "trainer=gpu trainer.devices=640": "is more than the",
     "data=cifar10_gray data.target=red": "data.target=red must be gray or color",
-    "model=linear network=mlp": "model=linear is linear",
+    "model=linear network=mlp": "network=MLP must be Linear",
     "model.likelihood=poisson": "model.likelihood=poisson must be gaussian or bernoulli",
-    "objective=test/mse": "objective=test/mse must be val/mse or val/loss",
-    "resume=runs/nowhere": "no run folder runs/nowhere",
-    "data.root=${oc.env:HOME}": "asks for more than a key's value",
-    "trainer.devices=[0,1] data.batch_size=63": "must be divisible by the 2 devices",
-    "+trainer.overfit_batches=10": "no key trainer.overfit_batches",
-    "model.code_dim=[": "no viable alternative",
+    "ema=1.5": "ema=1.5 must be > 0 and < 1",
+    "figures.images=0": "figures.images=0 must be ≥ 1",
+    "checkpoint.every_n_minutes=-1": "checkpoint.every_n_minutes=-1 must be ≥ 0",
+    "model._target_=mine.Model": "model._target_=mine.Model is not found: No module named 'mine'",
+    "model._target_=autoencoders.models.VEA": "autoencoders.models has no VEA: did you mean 'VAE'?",
+    "model._target_=pathlib.Path": "pathlib.Path is not a LightningModule",
+    "init=nowhere": "init=nowhere is neither a run folder nor a checkpoint",
 }
 
 
-@pytest.mark.parametrize("arguments", BAD)
-def test_bad_input_gets_one_line(arguments: str, tmp_path: Path) -> None:
-    """... and a non-zero exit, soon, and no folder is left."""
-    command = [
-        sys.executable,
-        str(tiny.REPOSITORY / "train.py"),
-        *arguments.split(),
-        f"hydra.run.dir={tmp_path}/run",
-    ]
+@pytest.mark.parametrize("arguments", BAD_NAMES)
+def test_a_bad_name_gets_one_line(arguments: str, tmp_path: Path) -> None:
+    """... and a non-zero exit, soon, without torch, and no folder is left."""
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert time.perf_counter() - start < 10  # 0.7 s on an idle machine
+    refused(arguments, BAD_NAMES[arguments], tmp_path)
+    assert time.perf_counter() - start < 10  # 0.5 s on an idle machine
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(arguments, marks=() if index % 4 == 0 else pytest.mark.slow)
+        for index, arguments in enumerate(BAD_VALUES)
+    ],
+)
+def test_a_bad_value_gets_one_line(arguments: str, tmp_path: Path) -> None:
+    """... and a non-zero exit, and no folder is left."""
+    refused(arguments, BAD_VALUES[arguments], tmp_path)
+
+
+def refused(arguments: str, message: str, folder: Path) -> None:
+    run_dir = [] if "hydra.run.dir" in arguments else [f"hydra.run.dir={folder}/runs/model/run"]
+    command = [sys.executable, str(tiny.REPOSITORY / "train.py"), *arguments.split(), *run_dir]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60)
     assert done.returncode == 1
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
-    assert BAD[arguments] in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert message in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--cfg job", "model.cod_dim=3"])
+def test_what_needs_no_torch_does_not_import_it(arguments: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", str(tiny.REPOSITORY / "train.py"), *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "hydra" in imported
+    assert not imported & {"torch", "lightning", "numpy"}
 
 
 @pytest.mark.parametrize(
@@ -177,8 +220,7 @@ def test_evaluate_says_what_is_wrong_with_a_run_folder(arguments: str, message: 
 
 
 def test_a_run_without_a_checkpoint_is_no_run_to_evaluate(tmp_path: Path) -> None:
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("- model=vae\n")
+    runs.write_config(tmp_path, config.compose_conf(["model=vae"]), ["model=vae"])
     command = [sys.executable, str(tiny.REPOSITORY / "evaluate.py"), f"run={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -30,8 +30,6 @@ def suggest(name: str, options: Iterable[object]) -> str:
     "did you mean 'denoising'? There are: denoising, linear, vae"
     """
     options = sorted(str(option) for option in options if not str(option).startswith("_"))
-    if not options:
-        return "it has no keys"
     matches = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if matches and len(options) > 20:
         return f"did you mean '{matches[0]}'?"
@@ -117,6 +115,8 @@ def _explained(error: BaseException) -> str | None:
         if isinstance(link, ConfigKeyError | ConfigAttributeError) and link.parent_node is not None:
             options = [key for key in link.parent_node if key != "hydra"]
             key = str(link.full_key or link.key)
+            if set(options) <= {"_target_", "_partial_"}:
+                return f"no key {key}: the chosen {key.rpartition('.')[0]} has no keys"
             return f"no key {key}: {_habit(key) or suggest(str(link.key), options)}"
         if isinstance(link, YAMLError):
             mark = getattr(link, "problem_mark", None)
@@ -128,7 +128,10 @@ def _explained(error: BaseException) -> str | None:
             return str(link)
         if isinstance(link, ValueError) and "Config group override must be a string" in str(link):
             return "a group can't be null: choose one of its files, such as model=vae, or leave it out"
-        if isinstance(link, ValueError) and _raised_in(link) == "lightning":  # of its Trainer's arguments
+        if isinstance(link, ValueError) and (
+            _raised_in(link) == "lightning"  # of its Trainer's arguments
+            or (_raised_in(link) == "autoencoders" and re.match(r"[\w.]+=", str(link)))  # of our keys
+        ):
             return str(link)
         if isinstance(link, OSError) and link.errno is not None and link.filename:
             return f"{link.filename2 or link.filename}: {link.strerror}"

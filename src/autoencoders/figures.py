@@ -16,12 +16,12 @@ from torchvision.utils import make_grid
 from autoencoders.data import Batch, ImageDataModule
 from autoencoders.data.pairs import Images
 from autoencoders.files import atomic_write
-from autoencoders.models import VAE, BaseAutoencoder
+from autoencoders.models import BaseAutoencoder
 
-SCATTERED = 5000  # images in the latent scatter
+SCATTERED, MOST_SCATTERED = 5000, 64_000_000  # images in the latent scatter, and their numbers
 
 
-def rows(images: Mapping[str, Tensor]) -> Figure:
+def image_rows(images: Mapping[str, Tensor]) -> Figure:
     """One row of images for each title; what has been done to an image stands below it."""
     count = len(next(iter(images.values())))
     figure = Figure(figsize=(0.9 * count + 1.6, 1.0 * len(images)), layout="constrained")
@@ -42,17 +42,24 @@ def grid(images: Tensor, columns: int, title: str) -> Figure:
 
 
 def latent_scatter(codes: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
-    """Each image at its two-dimensional code (N, 2), coloured by its class."""
+    """Each image at its two-dimensional code (N, 2), coloured by its class, if there are classes."""
     figure = Figure(figsize=(7.6, 6.4), layout="constrained")
     axis = figure.subplots()
-    places, colours = codes.cpu().numpy(), matplotlib.colormaps["tab10"]
+    places = codes.cpu().numpy()
+    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
+    if len(classes) > 20:
+        colours = matplotlib.colormaps["hsv"].resampled(len(classes))
+    if not classes:
+        axis.scatter(places[:, 0], places[:, 1], s=4, alpha=0.7, linewidths=0)
     for index, name in enumerate(classes):
         mine = places[(labels == index).cpu().numpy()]
         axis.scatter(mine[:, 0], mine[:, 1], s=4, alpha=0.7, color=colours(index), label=name, linewidths=0)
     low, high = np.quantile(places, (0.005, 0.995), axis=0)  # a few far images would take all the room
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axis.set(xlabel="code 1", ylabel="code 2", title="images at their two-dimensional code")
-    axis.legend(markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    if classes:
+        columns = -(-len(classes) // 25)
+        axis.legend(markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=columns)
     return figure
 
 
@@ -137,10 +144,10 @@ def histogram(values: NDArray[np.float32], x: str, title: str) -> Figure:
 
 
 def heatmap(
-    values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], x: str, y: str, title: str
+    values: Sequence[Sequence[float]], down: Sequence[str], across: Sequence[str], x: str, y: str, title: str
 ) -> Figure:
-    """A table of numbers, in colours and in digits."""
-    figure = Figure(figsize=(1.5 + 0.9 * len(columns), 1.5 + 0.6 * len(rows)), layout="constrained")
+    """A table of numbers, in colours and in digits; `down` and `across` name its lines and columns."""
+    figure = Figure(figsize=(1.5 + 0.9 * len(across), 1.5 + 0.6 * len(down)), layout="constrained")
     axis = figure.subplots()
     axis.imshow(values, cmap="viridis", aspect="auto")
     middle = (np.max(values) + np.min(values)) / 2
@@ -148,8 +155,8 @@ def heatmap(
         for column, value in enumerate(line):
             colour = "black" if value > middle else "white"
             axis.text(column, row, f"{value:.4f}", ha="center", va="center", color=colour, fontsize=9)
-    axis.set_xticks(range(len(columns)), columns)
-    axis.set_yticks(range(len(rows)), rows)
+    axis.set_xticks(range(len(across)), across)
+    axis.set_yticks(range(len(down)), down)
     axis.set(xlabel=x, ylabel=y, title=title)
     return figure
 
@@ -201,13 +208,14 @@ def draw_all(model: BaseAutoencoder, data: ImageDataModule, images: Images, coun
     """Every figure that the model has something to show in, by file name, on the images of one split."""
     was_training = model.training
     model.eval()
-    drawn = {"reconstructions": rows(model_rows(model, data.first(images, count, model.device)))}
+    drawn = {"reconstructions": image_rows(model_rows(model, data.first(images, count, model.device)))}
     if model.code_dim == 2:
-        batch = data.first(images, SCATTERED, model.device)
-        codes = model.encode(batch.corrupted).float()
+        count = min(SCATTERED, MOST_SCATTERED // images.images.shape[1:].numel())
+        batch = data.first(images, count, model.device)
+        codes = torch.cat([model.encode(part).float() for part in batch.corrupted.split(500)])
         drawn["latent_scatter"] = latent_scatter(codes, batch.labels, data.classes)
         drawn["manifold"] = manifold(codes, model.decode)
-    if isinstance(model, VAE):
-        drawn["samples"] = grid(model.sample(100, seed=0), columns=10, title="samples from the prior")
+    if (prior := model.prior_codes(100, seed=0)) is not None:
+        drawn["samples"] = grid(model.decode(prior), columns=10, title="samples from the prior")
     model.train(was_training)
     return drawn

@@ -2,12 +2,14 @@
 images are cut into batches and spread over devices. Images are (B, C, H, W) in [0, 1].
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torch.nn import functional as F
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 
 def squared_error(reconstruction: Tensor, clean: Tensor) -> Tensor:
@@ -22,14 +24,33 @@ def psnr(reconstruction: Tensor, clean: Tensor) -> Tensor:
 
 
 def ssim(reconstruction: Tensor, clean: Tensor) -> Tensor:
-    """Structural similarity of each image (Wang et al. 2004): Gaussian window of 11 pixels, σ = 1.5."""
+    """Structural similarity of each image (Wang et al. 2004): Gaussian window of 11 pixels, σ = 1.5, edges
+    reflected. As torchmetrics computes it, but one axis at a time and 5 to 10 times faster."""
+    # On a CPU in blocks that stay in its cache.
+    block = max(1, (2**22 if clean.is_cuda else 2**16) // clean.shape[1:].numel())
     values = []
-    # In blocks that stay in the cache: 2.5 times faster than 1,000 images at once, and 1 GB less memory.
-    for some, some_clean in zip(reconstruction.split(50), clean.split(50), strict=True):
-        value = structural_similarity_index_measure(some, some_clean, data_range=1.0, reduction="none")
-        assert isinstance(value, Tensor)
-        values.append(value.view(-1))
+    for some, some_clean in zip(reconstruction.split(block), clean.split(block), strict=True):
+        a, b = (F.pad(images, (5, 5, 5, 5), mode="reflect") for images in (some, some_clean))
+        mean_a, mean_b, aa, bb, ab = _blurred(torch.stack([a, b, a * a, b * b, a * b]))
+        covariance = ab - mean_a * mean_b
+        variances = (aa - mean_a.square()).clamp(min=0) + (bb - mean_b.square()).clamp(min=0)
+        luminance = (2 * mean_a * mean_b + 0.01**2) / (mean_a.square() + mean_b.square() + 0.01**2)
+        structure = (2 * covariance + 0.03**2) / (variances + 0.03**2)
+        values.append((luminance * structure).flatten(1).mean(1))
     return torch.cat(values)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    """(..., H, W) to (..., H − 10, W − 10), by the window of `ssim`: weighted sums of the images moved, as
+    matrix products could be of less than float32's precision."""
+    weights = [math.exp(-((place - 5) ** 2) / (2 * 1.5**2)) for place in range(11)]
+    for axis in (-1, -2):
+        size = images.shape[axis] - 10
+        total = torch.zeros_like(images.narrow(axis, 0, size))
+        for place, weight in enumerate(weights):
+            total.add_(images.narrow(axis, place, size), alpha=weight / sum(weights))
+        images = total
+    return images
 
 
 def reconstruction_metrics(reconstruction: Tensor, clean: Tensor) -> dict[str, Tensor]:
@@ -49,6 +70,6 @@ def chroma_squared_error(reconstruction: Tensor, clean: Tensor) -> Tensor:
     return (difference - (difference * luma).sum(1, keepdim=True)).square().flatten(1).mean(1)
 
 
-def metric_names(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def metric_names(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The columns of a table of scores: every metric that a row has, in the order of appearance."""
-    return list(dict.fromkeys(metric for metrics in rows.values() for metric in metrics))
+    return list(dict.fromkeys(metric for metrics in scores.values() for metric in metrics))

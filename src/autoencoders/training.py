@@ -23,7 +23,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfil
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import checkpoints, devices, hardware, jobs, runs, untrusted
+from autoencoders import checkpoints, checks, devices, hardware, jobs, runs, untrusted
 from autoencoders.callbacks import Pictures, progress
 from autoencoders.config import REPOSITORY, shareable
 from autoencoders.errors import UserError, is_main_process, one_line
@@ -56,6 +56,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
     stopwatch = checkpoints.Stopwatch(time.monotonic())
     quiet()
     hardware.prepare()
+    check_keys(cfg)
     devices.check_devices(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     # What most often goes wrong comes before other processes, loggers and the folder's content.
@@ -141,6 +142,19 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics.get(cfg.objective, "nan"))
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Raises ValueError for a value of train.yaml that is out of its range; groups check their own."""
+    checks.integer("seed", cfg.seed, 0, 2**32 - 1)
+    checks.boolean("evaluate", cfg.evaluate)
+    for key in ("importance_samples", "importance_images"):
+        checks.integer(f"evaluation.{key}", cfg.evaluation[key], 1)
+    checks.number("checkpoint.every_n_minutes", cfg.checkpoint.every_n_minutes, 0)
+    for key in ("every_n_epochs", "images"):
+        checks.integer(f"figures.{key}", cfg.figures[key], 1)
+    if cfg.ema is not None:
+        checks.number("ema", cfg.ema, above=0, below=1)
 
 
 # ---- building ----------------------------------------------------------------------------------------------

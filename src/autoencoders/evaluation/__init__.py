@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,33 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from autoencoders import figures, runs, untrusted
+from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
 from autoencoders.evaluation import colour, generation, latent, report, representation, restoration
-from autoencoders.evaluation.subject import Rows, Subject
+from autoencoders.evaluation.subject import Scores, Subject
 from autoencoders.files import write_json
 from autoencoders.loggers import log_evaluation
 from autoencoders.metrics import metric_names, squared_error
-from autoencoders.models import VAE, BaseAutoencoder, ColorizationAutoencoder
+from autoencoders.models import BaseAutoencoder
 from autoencoders.training import build_data, build_model
 
-# Groups of metrics that are rows and nothing else.
-GROUPS: dict[str, Callable[[Subject], Rows]] = {
+Group = Callable[[Subject], Scores]
+
+BY_LABELS: dict[str, Group] = {"clustering": representation.clustering, "features": representation.features}
+OF_SOME_MODELS: dict[str, Group] = {  # of those whose `evaluations` name them
     "colorization": colour.colorization,
-    "clustering": representation.clustering,
-    "features": representation.features,
-    "latent space": latent.latent_space,
+    "likelihood": latent.likelihood,
 }
 EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the report
-    **GROUPS,
-    "likelihood": latent.likelihood,
+    **BY_LABELS,
+    **OF_SOME_MODELS,
     "reconstruction": restoration.reconstruction,
+    "latent space": latent.latent_space,
     "generation": generation.generation,
 }
 
 
-def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
+def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
     """Rebuilds a run's data and best model and evaluates it, into `run/evaluation` and the run's W&B run."""
     start, folder = time.perf_counter(), run / "evaluation"
     bound = (cfg.evaluation.importance_samples, cfg.evaluation.importance_images)
@@ -44,7 +47,7 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
     for name, figure in pictures.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
     write_json(folder / "metrics.json", scores)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
     report.write(run, scores, list(pictures), subject, EXPLAINED, cfg)
     print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
     for where in log_evaluation(run, cfg, scores, folder / "figures"):
@@ -54,7 +57,7 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Rows]:
 
 def evaluate(
     model: BaseAutoencoder, data: ImageDataModule, images: int, bound: tuple[int, int]
-) -> tuple[dict[str, Rows], dict[str, Figure], Subject]:
+) -> tuple[dict[str, Scores], dict[str, Figure], Subject]:
     """Scores `model` and reference rows on the test images, and draws `images` of them; `bound` is the number
     of samples and of images of a VAE's importance-weighted bound. Each group is printed once it is there.
 
@@ -63,53 +66,76 @@ def evaluate(
         what was evaluated.
     """
     subject = Subject(model, data)
-    scores, pictures = dict[str, Rows](), figures.draw_all(model, data, data.test, images)
+    scores, pictures = dict[str, Scores](), figures.draw_all(model, data, data.test, images)
 
-    def keep(group: str, rows: Rows) -> None:
-        scores[group] = rows
-        print(f"\n{group}\n{table(rows)}", flush=True)
+    def keep(group: str, of_group: Scores) -> None:
+        scores[group] = of_group
+        print(f"\n{group}\n{table(of_group)}", flush=True)
 
     reconstruction, errors = restoration.reconstruction(subject)
     keep("reconstruction", reconstruction)
     pictures["errors"] = figures.histogram(
         errors.numpy(), x="mse of an image", title="test images by their error"
     )
-    pictures["best_and_worst"] = figures.rows(best_and_worst(subject, errors, images))
-    for name, group in GROUPS.items():
-        if name != "colorization" or isinstance(model, ColorizationAutoencoder):
-            keep(name, group(subject))
-    if isinstance(model, VAE):
-        keep("likelihood", latent.likelihood(subject, *bound))
+    pictures["best_and_worst"] = figures.image_rows(best_and_worst(subject, errors, images))
+    for name, group in groups_of(subject, bound).items():
+        keep(name, group(subject))
     generated, samples = generation.generation(subject)
-    keep("generation", generated)
-    pictures.pop("samples", None)  # of a VAE's prior, which is among these
+    if generated:
+        keep("generation", generated)
+    pictures.pop("samples", None)  # of the model's prior, which is among these
     for name, drawn in samples.items():
         title = f"samples: {name}"
         pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=10, title=title)
     pictures["spectrum"] = spectrum(subject)
-    pictures["interpolations"] = figures.rows(latent.interpolations(subject))
-    pictures["traversals"] = figures.rows(latent.traversals(subject))
+    if between_classes := latent.interpolations(subject) if data.classes else {}:
+        pictures["interpolations"] = figures.image_rows(between_classes)
+    pictures["traversals"] = figures.image_rows(latent.traversals(subject))
+    if not data.classes:
+        left_out = ", ".join([*BY_LABELS, "interpolations"])
+        print(f"\nthe data set has no classes: {left_out} and the scores of samples are left out", flush=True)
     return scores, pictures, subject
+
+
+def groups_of(subject: Subject, bound: tuple[int, int]) -> dict[str, Group]:
+    """The groups of scores that a model and its data have, beside reconstruction and generation.
+
+    Raises:
+        ValueError: the model's `evaluations` name one that there isn't.
+    """
+    names = subject.model.evaluations
+    if unknown := [name for name in names if name not in OF_SOME_MODELS]:
+        raise ValueError(
+            f"{type(subject.model).__name__}.evaluations={names} names {unknown[0]}: "
+            f"there are {', '.join(OF_SOME_MODELS)}"
+        )
+    by_labels = BY_LABELS if subject.data.classes else {}
+    samples, images = bound
+    of_some: dict[str, Group] = {
+        **OF_SOME_MODELS,
+        "likelihood": partial(latent.likelihood, samples=samples, images=images),
+    }
+    return {**by_labels, "latent space": latent.latent_space, **{name: of_some[name] for name in names}}
 
 
 def spectrum(subject: Subject) -> Figure:
     """The eigenvalues of the test codes' covariance, the largest first."""
-    _, deviations = latent.main_directions(subject)
-    places, none = [float(i + 1) for i in range(len(deviations))], [0.0] * len(deviations)
-    series = {"eigenvalue": (places, list(deviations**2), none)}
+    values = subject.test_directions.deviations**2
+    places, none = [float(i + 1) for i in range(len(values))], [0.0] * len(values)
+    series = {"eigenvalue": (places, list(values), none)}
     return figures.curves(series, x="direction", y="variance of the codes", title="spectrum of the code")
 
 
 @torch.inference_mode()
 def best_and_worst(subject: Subject, errors: Tensor, count: int) -> dict[str, Tensor]:
-    """Rows of images: the test images with the smallest and the largest error, and what is made of them."""
-    order, test, rows = errors.argsort(), subject.data.test, dict[str, Tensor]()
+    """Images by the title of their row: the test images with the smallest and the largest error, and what is
+    made of them."""
+    order, shown = errors.argsort(), dict[str, Tensor]()
     for name, chosen in (("best", order[:count]), ("worst", order[-count:].flip(0))):
-        corrupted = None if test.corrupted is None else test.corrupted[chosen]
-        some = type(test)(test.images[chosen], test.labels[chosen], corrupted)
-        shown = figures.model_rows(subject.model, subject.data.first(some, count, subject.model.device))
-        rows |= {f"{name}: {title}": images for title, images in shown.items()}
-    return rows
+        batch = subject.data.first(subject.chosen(chosen), count, subject.model.device)
+        of_model = figures.model_rows(subject.model, batch)
+        shown |= {f"{name}: {title}": images for title, images in of_model.items()}
+    return shown
 
 
 def best_model(run: Path, cfg: DictConfig) -> BaseAutoencoder:
@@ -132,15 +158,15 @@ def test_errors(run: Path, cfg: DictConfig) -> tuple[float, float]:
     return model / count, corrupted / count
 
 
-def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """A group's scores as text, a line a row."""
-    columns = metric_names(rows)
-    width = max(map(len, rows)) + 2
+    columns = metric_names(scores)
+    first = max(map(len, scores)) + 2
     widths = [max(10, len(column) + 2) for column in columns]
-    lines = [" " * width + "".join(f"{column:>{w}}" for column, w in zip(columns, widths, strict=True))]
-    for row, metrics in rows.items():
+    lines = [" " * first + "".join(f"{column:>{w}}" for column, w in zip(columns, widths, strict=True))]
+    for row, metrics in scores.items():
         cells = (
             f"{metrics[c]:>{w}.4g}" if c in metrics else " " * w for c, w in zip(columns, widths, strict=True)
         )
-        lines.append(f"{row:<{width}}" + "".join(cells))
+        lines.append(f"{row:<{first}}" + "".join(cells))
     return "\n".join(lines)

@@ -5,16 +5,19 @@ import torch
 from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
+from tqdm import tqdm
 
 from autoencoders.data.modules import as_colour
 from autoencoders.data.pairs import to_float
-from autoencoders.evaluation.subject import Rows, Subject
+from autoencoders.evaluation.subject import Scores, Subject
 
 LEVELS = 64  # of luminance, for the mean colour of each
+MOST_TEST, MOST_TRAIN = 31_000_000, 160_000_000  # numbers of the images looked at: all of CIFAR-10's
 
 
-def colorization(subject: Subject) -> Rows:
-    """Means over all pixels of the test images, in CIELAB (D65):
+def colorization(subject: Subject) -> Scores:
+    """Means over all pixels of the test images, in CIELAB (D65); of many large images every k-th is taken,
+    so that there are at most 31 million numbers:
 
     - `chroma_error`: the distance in the plane of a* and b*; `ciede2000`: the colour difference ΔE00;
     - `accuracy_2`, `accuracy_5`: the part of pixels whose RGB values are all within 2 % or 5 % of the
@@ -22,8 +25,9 @@ def colorization(subject: Subject) -> Rows:
     - `colourfulness` of Hasler & Süsstrunk 2003, on a scale of 0..255; the ground truth has a row too.
     """
     palette = mean_colour_of_each_luminance(subject)
-    sums: dict[str, dict[str, float]] = {}
-    for batch in subject.batches(subject.data.test, "colours"):
+    sums, count = dict[str, dict[str, float]](), 0
+    for batch in subject.batches(subject.data.test, "colours", every=subject.every(MOST_TEST)):
+        count += len(batch.clean)
         with torch.inference_mode():
             images = {"model": subject.model(batch.corrupted)}
         levels = (batch.corrupted[:, 0].cpu() * (LEVELS - 1)).round().long()
@@ -33,10 +37,10 @@ def colorization(subject: Subject) -> Rows:
             "ground truth": batch.clean,
         }
         for name, image in images.items():
-            row = sums.setdefault(name, {})
+            of_name = sums.setdefault(name, {})
             for metric, values in colour_metrics(_last(image), _last(batch.clean)).items():
-                row[metric] = row.get(metric, 0.0) + float(values.sum())
-    return {name: {m: s / len(subject.data.test) for m, s in row.items()} for name, row in sums.items()}
+                of_name[metric] = of_name.get(metric, 0.0) + float(values.sum())
+    return {name: {m: s / count for m, s in of_name.items()} for name, of_name in sums.items()}
 
 
 def colour_metrics(
@@ -64,10 +68,11 @@ def colourfulness(images: NDArray[np.float32]) -> NDArray[np.float64]:
 def mean_colour_of_each_luminance(subject: Subject) -> Tensor:
     """(LEVELS, 3): what a colorizer would say that sees nothing but one pixel's luminance."""
     total, count = torch.zeros(LEVELS, 3), torch.zeros(LEVELS)
-    for part in subject.data.train.images.split(5000):
-        images = to_float(part)
-        level = (as_colour(images, "gray") * (LEVELS - 1)).round().long().flatten()
-        total.index_add_(0, level, images.permute(0, 2, 3, 1).reshape(-1, 3))
+    images = subject.data.train.images[: MOST_TRAIN // subject.inputs]
+    for part in tqdm(images.split(subject.batch_size), desc="luminances", leave=False, disable=None):
+        colours = to_float(part)
+        level = (as_colour(colours, "gray") * (LEVELS - 1)).round().long().flatten()
+        total.index_add_(0, level, colours.permute(0, 2, 3, 1).reshape(-1, 3))
         count += torch.bincount(level, minlength=LEVELS)
     return total / count.clamp(min=1)[:, None]
 

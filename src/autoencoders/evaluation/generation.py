@@ -4,6 +4,7 @@ The Fréchet distance here is not the FID: that is of Inception's features, thes
 convolutional classifier that is trained on the data set's training images when it is first needed.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,27 +15,27 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import trange
+from tqdm import tqdm, trange
 
 from autoencoders.data import ImageDataModule
 from autoencoders.data.modules import as_colour
 from autoencoders.data.pairs import to_float
-from autoencoders.evaluation.subject import Rows, Subject
+from autoencoders.evaluation.subject import Scores, Subject, main_directions, waiting
 from autoencoders.files import atomic_write
-from autoencoders.models import VAE
-from autoencoders.randomness import Randomness
 
 SAMPLES = 5000
 NEIGHBOURS = 5  # of precision, recall, density and coverage, as in Naeem et al. 2020
-COMPONENTS = 20  # of the Gaussian mixture
+COMPONENTS, MIXED = 20, 64  # of the Gaussian mixture, and numbers of a code that it is fitted to
 STEPS, BATCH = 800, 128  # of the classifier's training
+LARGEST = 32  # pixels a side of what it sees
 Array = NDArray[np.float64]
 
 
 class DigitNet(nn.Module):
-    """Images (B, C, H, W) to 64 features and from them to class scores."""
+    """Images (B, C, H, W) to 64 features and from them to class scores; sides of more than LARGEST pixels are
+    averaged to so many."""
 
-    def __init__(self, channels: int, classes: int = 10) -> None:
+    def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(),
@@ -42,20 +43,28 @@ class DigitNet(nn.Module):
         )  # fmt: skip
         self.head = nn.Linear(64, classes)
 
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 64)."""
+        height, width = (min(side, LARGEST) for side in images.shape[2:])
+        small = images.shape[2:] == (height, width)
+        return self.body(images if small else F.adaptive_avg_pool2d(images, (height, width)))
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
+        return self.head(self.features(images))
 
 
 def classifier(data: ImageDataModule) -> DigitNet:
-    """The classifier of a data set's target images, from its file beside the data or trained anew."""
+    """The classifier of a data set's target images: from its file beside the data, or trained anew
+    where there is none. A data set without a `source` keeps no file."""
     images, labels = data.train.images, data.train.labels
-    channels = 1 if data.target == "gray" else images.shape[1]
-    path = Path(data.root) / data.source.name / f"digitnet-{channels}-{len(images)}.pt"
+    channels, source = as_colour(to_float(images[:1]), data.target).shape[1], getattr(data, "source", None)
+    side = f"-{images.shape[-1]}" if data.size else ""
+    path = Path(data.root) / source.name / f"digitnet-{channels}-{len(images)}{side}.pt" if source else None
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = DigitNet(channels)
-    if path.is_file():
-        known = DigitNet(channels)
+        net = DigitNet(channels, len(data.classes))
+    if path and path.is_file():
+        known = DigitNet(channels, len(data.classes))
         with suppress(Exception):  # a damaged file is trained anew
             known.load_state_dict(torch.load(path, weights_only=True))
             return known.eval()
@@ -67,59 +76,73 @@ def classifier(data: ImageDataModule) -> DigitNet:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with atomic_write(path) as temporary:
-        torch.save(net.state_dict(), temporary)
+    if path:
+        with atomic_write(path) as temporary:
+            torch.save(net.state_dict(), temporary)
     return net.eval()
 
 
-def generation(subject: Subject) -> tuple[Rows, dict[str, Tensor]]:
+def generation(subject: Subject) -> tuple[Scores, dict[str, Tensor]]:
     """Samples of the decoder from three priors: the model's own (VAE), and a Gaussian and a mixture of 20
-    Gaussians fitted to training codes; beside them the test images' reconstructions, and other real images.
+    Gaussians fitted to training codes (of codes of more than 64 numbers to their 64 main directions, the
+    others being Gaussian); beside them the test images' reconstructions, and other real images.
 
     Each against 5,000 test images in DigitNet's features: the Fréchet distance (smaller is better), and
     precision, recall, density and coverage (Naeem et al. 2020; nearer to 1 is better).
 
     Returns:
-        The rows, and 100 samples (100, C, H, W) of each prior.
+        The scores, none where the images have no classes to train DigitNet on, and 100 samples
+        (100, C, H, W) of each prior.
     """
-    model, data = subject.model, subject.data
-    net, codes = classifier(data), subject.train_codes.astype(np.float64)
-    count = min(SAMPLES, len(data.test))
-    rng = np.random.default_rng(0)
-    spread = np.cov(codes, rowvar=False).reshape(model.code_dim, model.code_dim)
-    priors = {"Gaussian of the codes": rng.multivariate_normal(codes.mean(0), spread, count)}
-    mixture = GaussianMixture(min(COMPONENTS, len(codes)), random_state=0, reg_covar=1e-4).fit(codes)
-    priors["mixture of Gaussians"] = rng.permutation(mixture.sample(count)[0])
-    if isinstance(model, VAE):
-        priors["prior"] = Randomness(0, rows=count).normal(count, model.code_dim).numpy().astype(np.float64)
-    samples = {name: _decoded(subject, torch.from_numpy(places).float()) for name, places in priors.items()}
+    data, count = subject.data, min(SAMPLES, len(subject.data.test))
+    priors = prior_codes(subject, count)
+    samples = {name: torch.cat(list(subject.decode(codes[:100]))) for name, codes in priors.items()}
+    return scores(subject, priors, count) if data.classes else {}, samples
+
+
+def prior_codes(subject: Subject, count: int) -> dict[str, Tensor]:
+    """Codes (count, code_dim) by the name of what they are drawn from."""
+    codes, rng = subject.train_codes, np.random.default_rng(0)
+    directions = main_directions(codes)
+    mean, basis, deviations = directions
+    normal = rng.standard_normal((count, len(basis))) * deviations
+    drawn = {"Gaussian of the codes": mean + normal @ basis}
+    along = (codes - mean) @ basis[:MIXED].T if codes.shape[1] > MIXED else codes.astype(np.float64)
+    with waiting("mixture of Gaussians"):
+        mixture = GaussianMixture(min(COMPONENTS, len(codes)), random_state=0, reg_covar=1e-4).fit(along)
+    mixed = rng.permutation(mixture.sample(count)[0])
+    if codes.shape[1] > MIXED:
+        rest = rng.standard_normal((count, len(basis) - MIXED)) * deviations[MIXED:]
+        mixed = mean + np.hstack([mixed, rest]) @ basis
+    drawn["mixture of Gaussians"] = mixed
+    priors = {name: torch.from_numpy(places).float() for name, places in drawn.items()}
+    own = subject.model.prior_codes(count, seed=0)
+    return priors if own is None else {**priors, "prior": own}
+
+
+def scores(subject: Subject, priors: dict[str, Tensor], count: int) -> Scores:
+    """Of samples of the priors, reconstructions and training images, against `count` test images."""
+    data, net = subject.data, classifier(subject.data)
+    size = subject.batch_size
 
     @torch.inference_mode()
-    def of(images: Tensor) -> Array:
-        return torch.cat([net.body(part) for part in images.split(1000)]).double().numpy()
+    def of(images: Iterable[Tensor]) -> Array:
+        return torch.cat([net.features(part) for part in images]).double().numpy()
+
+    def of_real(images: Tensor) -> Array:
+        return of(as_colour(to_float(part), data.target) for part in images.split(size))
 
     # At random: the first half of MNIST's test images was written by other people than the second.
     chosen = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:count]
-    real = of(as_colour(to_float(data.test.images[chosen]), data.target))
-    other = of(as_colour(to_float(data.train.images[:count]), data.target))
-    reconstructed = of(_decoded(subject, torch.from_numpy(subject.test_codes[chosen.numpy()])))
-    compared = {
-        **{n: of(s) for n, s in samples.items()},
-        "reconstructions": reconstructed,
-        "training images": other,
-    }
-    rows: Rows = {
+    codes = {**priors, "reconstructions": torch.from_numpy(subject.test_codes[chosen.numpy()])}
+    fakes = tqdm(codes.items(), desc="samples", leave=False, disable=None)
+    compared = {name: of(subject.decode(places)) for name, places in fakes}
+    compared["training images"] = of_real(data.train.images[:count])
+    real = of_real(data.test.images[chosen])
+    return {
         name: {"frechet": frechet_distance(real, fake), **prdc(real, fake, NEIGHBOURS)}
         for name, fake in compared.items()
     }
-    return rows, {name: images[:100] for name, images in samples.items()}
-
-
-@torch.inference_mode()
-def _decoded(subject: Subject, codes: Tensor) -> Tensor:
-    """(N, C, H, W) on the CPU."""
-    device = subject.model.device
-    return torch.cat([subject.model.decode(part.to(device)).cpu() for part in codes.split(1000)])
 
 
 def frechet_distance(a: Array, b: Array) -> float:

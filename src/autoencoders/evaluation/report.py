@@ -4,6 +4,7 @@ import base64
 import inspect
 import io
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,19 @@ from PIL import Image
 from torch import Tensor
 
 from autoencoders import figures, untrusted
-from autoencoders.evaluation.latent import main_directions
-from autoencoders.evaluation.subject import Rows, Subject
+from autoencoders.config import shareable
+from autoencoders.evaluation.subject import Scores, Subject, averaged
 from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
 
 SIDE = 41  # places of the explorer's grid, each way
 POINTS = 2000  # test images on its map
+LARGEST = 64  # pixels a side of its images: larger ones are averaged
 
 
 def write(
     run: Path,
-    scores: Mapping[str, Rows],
+    scores: Mapping[str, Scores],
     names: Sequence[str],
     subject: Subject,
     groups: Mapping[str, Callable[..., Any]],
@@ -38,18 +40,19 @@ def write(
     environment = run / "environment.json"
     metrics = run / "metrics.json"
     page = template("report.html").render(
-        title=f"{cfg.model._target_.rpartition('.')[2]} on {cfg.data._target_.rpartition('.')[2]}",
+        title=f"{_class(cfg.model)} on {_class(cfg.data)}",
         run=run,
         facts=_facts(cfg, _read(environment), _read(metrics)),
         groups=[
-            (name, _explained(groups.get(name)), metric_names(rows), rows) for name, rows in scores.items()
+            (name, _explained(groups.get(name)), metric_names(of_group), of_group)
+            for name, of_group in scores.items()
         ],
         figures=[
             (name.replace("_", " "), data_uri((folder / "figures" / f"{name}.png").read_bytes()))
             for name in names
         ],
         explorer=explorer(subject),
-        config=OmegaConf.to_yaml(cfg, resolve=True),
+        config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
     )
     with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(page)
@@ -71,9 +74,9 @@ def explorer(subject: Subject) -> dict[str, Any]:
     The plane is the code itself if it has two numbers; else that of its two main directions through its mean.
     """
     places, project, axes = plane(subject)
-    with torch.inference_mode():
-        parts = places.to(subject.model.device).split(500)
-        images = torch.cat([subject.model.decode(part).cpu() for part in parts])
+    images = torch.cat(
+        [averaged(part, (max(part.shape[2:]) / LARGEST) ** 2) for part in subject.decode(places)]
+    )
     height, width = images.shape[-2:]
     sprite = Image.fromarray(figures.to_array(images, SIDE, 0))
     sprite = sprite if images.shape[1] == 3 else sprite.convert("L")
@@ -87,6 +90,7 @@ def explorer(subject: Subject) -> dict[str, Any]:
     return {
         "sprite": data_uri(buffer.getvalue()),
         "axes": axes,
+        "coloured": bool(subject.data.classes),
         "data": json.dumps(
             {
                 "side": SIDE,
@@ -111,8 +115,8 @@ def plane(subject: Subject) -> tuple[Tensor, Callable[[Any], Any], str]:
     if size == 2:
         origin, basis, axes = np.zeros(2), np.eye(2), "the two numbers of the code"
     else:
-        directions, _ = main_directions(subject)
-        origin, basis = codes.mean(0), np.zeros((2, size))
+        origin, directions, _ = subject.test_directions
+        basis = np.zeros((2, size))
         basis[: min(2, size)] = directions[:2]
         axes = "the two directions in which the codes vary most"
     edges = np.quantile((codes - origin) @ basis.T, np.linspace(0.005, 0.995, SIDE + 1), axis=0)
@@ -133,22 +137,33 @@ def data_uri(png: bytes) -> str:
 
 
 def _facts(cfg: DictConfig, environment: dict[str, Any], metrics: dict[str, Any]) -> dict[str, str]:
-    """What was trained, with what, when and for how long."""
-    versions = environment.get("versions", {})
-    git = environment.get("git", {})
-    return {
-        "model": cfg.model._target_.rpartition(".")[2],
-        "code": f"{cfg.model.code_dim} numbers",
-        "network": cfg.network.name,
-        "data": cfg.data._target_.rpartition(".")[2],
-        "corruption": cfg.corruption._target_.rpartition(".")[2],
+    """What was trained, with what, when and for how long; what is not known is left out."""
+    versions, git = environment.get("versions", {}), environment.get("git", {})
+    code_dim, command = cfg.model.get("code_dim"), environment.get("command", [])
+    facts = {
+        "model": _class(cfg.model),
+        "code": f"{code_dim} numbers" if code_dim else "",
+        **{
+            part: _class(cfg.get(part))
+            for part in ("network", "optimizer", "scheduler", "data", "corruption")
+        },
         "seed": str(cfg.seed),
         "trained": f"{metrics.get('epochs', '?')} epochs, {metrics.get('seconds', 0):.0f} s",
         "started": environment.get("started", "?"),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "commit": f"{git.get('commit') or '?'}{' with changes' if git.get('changed') else ''}",
-        "command": " ".join(environment.get("command", [])),
+        "command": f"python {shlex.join(command)}" if command else "",
     }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _class(node: Any) -> str:
+    """The class that a part of the configuration is made of, and for a network of one's own its modules'."""
+    if not isinstance(node, DictConfig):
+        return ""
+    name = str(node.get("_target_", "")).rpartition(".")[2]
+    inner = [_class(node.get(part)) for part in ("encoder", "decoder")]
+    return f"{name} ({', '.join(inner)})" if all(inner) else name
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,49 +15,53 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, s
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
-from autoencoders.evaluation.subject import Array, Rows, Subject
+from autoencoders.evaluation.subject import Array, Scores, Subject
 
 NEIGHBOURS = 5
 FEW = (1, 10, 100)  # labels a class
 Labels = NDArray[np.int64]
 
 
-def clustering(subject: Subject) -> Rows:
+def clustering(subject: Subject) -> Scores:
     """k-means with as many clusters as classes on the test images' codes: accuracy under the best assignment
     of clusters to classes (Hungarian method), normalised mutual information, adjusted Rand index; and the
     silhouette of 2,000 codes."""
-    rows: Rows = {}
-    for name, (_, test) in subject.representations.items():
+    scores: Scores = {}
+    for name, (_, test) in tqdm(
+        subject.representations.items(), desc="clustering", leave=False, disable=None
+    ):
         classes = len(subject.data.classes)
         clusters = KMeans(min(classes, len(test)), n_init=5, random_state=0).fit_predict(test)
         some = slice(0, 2000)
         several = 1 < len(set(clusters[some])) < len(clusters[some])
-        rows[name] = {
+        scores[name] = {
             "accuracy": hungarian_accuracy(clusters, subject.test_labels, classes),
             "nmi": float(normalized_mutual_info_score(subject.test_labels, clusters)),
             "ari": float(adjusted_rand_score(subject.test_labels, clusters)),
             "silhouette": float(silhouette_score(test[some], clusters[some])) if several else float("nan"),
         }
-    return rows
+    return scores
 
 
 def hungarian_accuracy(clusters: NDArray[np.int_], labels: Labels, classes: int) -> float:
     """The accuracy of clusters taken for classes, under the best one-to-one assignment (Kuhn 1955)."""
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (clusters, labels), 1)
-    rows, columns = linear_sum_assignment(-counts)
-    return float(counts[rows, columns].sum() / len(labels))
+    return float(counts[linear_sum_assignment(-counts)].sum() / len(labels))
 
 
-def features(subject: Subject) -> Rows:
+def features(subject: Subject) -> Scores:
     """Test accuracy of a linear probe (logistic regression on standardised numbers) and of the 5 nearest
     neighbours, both from at most 10,000 labelled training images; and of the probe with 1, 10 and 100 labels
     a class."""
-    labels, rows = subject.labelled.labels.numpy(), dict[str, dict[str, float]]()
-    for name, (train, test) in subject.representations.items():
+    labels, scores = subject.labelled.labels.numpy(), Scores()
+    for name, (train, test) in tqdm(
+        subject.representations.items(), desc="features", leave=False, disable=None
+    ):
         nearest = KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, labels)
-        rows[name] = {
+        scores[name] = {
             "linear_probe": probe(train, labels, test, subject.test_labels),
             "knn": float(nearest.score(test, subject.test_labels)),
         }
@@ -65,8 +69,8 @@ def features(subject: Subject) -> Rows:
             chosen = first_of_each(labels, few)
             if len(chosen) == few * len(set(labels)):
                 key = f"linear_probe_{few}_a_class"
-                rows[name][key] = probe(train[chosen], labels[chosen], test, subject.test_labels)
-    return dict(rows)
+                scores[name][key] = probe(train[chosen], labels[chosen], test, subject.test_labels)
+    return scores
 
 
 def probe(train: Array, labels: Labels, test: Array, test_labels: Labels) -> float:

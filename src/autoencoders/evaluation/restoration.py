@@ -1,6 +1,7 @@
 """Reconstruction and restoration: how near r = g(f(x̃)) is to x, and what one gets without the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,13 +9,20 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, median_filter
 from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
+from torch.nn import functional as F
 
 from autoencoders.data.pairs import Batch
-from autoencoders.evaluation.subject import Rows, Subject
+from autoencoders.evaluation.subject import MOST_INPUTS, MOST_NUMBERS, Scores, Subject, waiting
 from autoencoders.metrics import psnr, squared_error
 
-TUNED_ON = 200  # validation images on which a filter's one parameter is chosen
+TUNED_ON, MOST_TUNED = (
+    200,
+    2_500_000,
+)  # validation images, and their numbers, that choose a filter's parameter
+MOST_RESTORED = 41_000_000  # numbers of the test images that are restored without the model
+WINDOW, WINDOWS, WINDOW_IMAGES = 11, 400_000, 2000  # of the local linear map: pixels a side; how many fit it
 Filter = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
+Restorer = Callable[[Batch], Tensor]
 
 # A filter of images (B, C, H, W) with one parameter, and the values that are tried.
 FILTERS: dict[str, tuple[Filter, tuple[float, ...]]] = {
@@ -31,81 +39,160 @@ FILTERS: dict[str, tuple[Filter, tuple[float, ...]]] = {
 
 class Restorers:
     """What can be done about a corruption without the model: filters whose parameter is the best on
-    validation images, and the linear map that is the best on training images."""
+    validation images, and the linear map that is the best on training images.
+
+    Those of many large images restore every k-th test image only, which their names say.
+    """
 
     def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        batch = subject.data.first(subject.data.val, TUNED_ON, torch.device("cpu"))
-        corrupted, clean = batch.input_as_output.numpy(), batch.clean
-        self.chosen: dict[str, float] = {}
-        for name, (apply, values) in FILTERS.items():
-            errors = [
-                float(squared_error(torch.from_numpy(apply(corrupted, v)), clean).mean()) for v in values
-            ]
-            self.chosen[name] = values[int(np.argmin(errors))]
-        self.linear = self._fit_linear()
+        self.subject, self.every = subject, subject.every(MOST_RESTORED)
+        some = f", on 1 in {self.every} images" if self.every > 1 else ""
+        self.chosen = {name: self._tuned(name) for name in FILTERS}
+        self.by_name: dict[str, Restorer] = {
+            f"{name}{some}": partial(_filtered, FILTERS[name][0], parameter)
+            for name, parameter in self.chosen.items()
+        }
+        target = subject.data.first(subject.data.test, 1, torch.device("cpu")).clean
+        exact = max(subject.inputs, target.numel()) <= MOST_INPUTS
+        name = "linear (Wiener)" if exact else f"linear (Wiener, {WINDOW} x {WINDOW} window)"
+        self.by_name[f"{name}{some}"] = global_wiener(subject) if exact else local_wiener(subject)
 
-    def _fit_linear(self) -> Tensor:
-        """The affine map x̃ → x of least squares: Wiener's filter for images of one frame. (D+1, D)."""
-        data, square, mixed = self.subject.data, torch.zeros(()), torch.zeros(())
-        for batch in self.subject.batches(data.labelled(len(data.train)), "fitting"):
-            corrupted = _with_one(batch.corrupted.cpu())
-            square = square + corrupted.T @ corrupted
-            mixed = mixed + corrupted.T @ batch.clean.flatten(1).cpu()
-        ridge = 1e-3 * square.diagonal().mean() * torch.eye(len(square))
-        return torch.linalg.solve(square + ridge, mixed)
+    def _tuned(self, name: str) -> float:
+        """The filter's parameter that is the best on validation images."""
+        apply, values = FILTERS[name]
+        count = max(1, min(TUNED_ON, MOST_TUNED // self.subject.inputs))
+        batch = self.subject.data.first(self.subject.data.val, count, torch.device("cpu"))
+        with waiting(name):
+            errors = [squared_error(_filtered(apply, value, batch), batch.clean).mean() for value in values]
+        return values[int(np.argmin(errors))]
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Images (B, C, H, W) by the name of what restored them."""
-        corrupted = batch.input_as_output.cpu().numpy()
-        restored = {"corrupted image": batch.input_as_output}
-        for name, (apply, _) in FILTERS.items():
-            restored[name] = torch.from_numpy(apply(corrupted, self.chosen[name])).to(batch.clean)
-        flat = _with_one(batch.corrupted.cpu()) @ self.linear
-        restored["linear (Wiener)"] = flat.view_as(batch.clean).to(batch.clean)
-        return restored
+        return {name: restore(batch) for name, restore in self.by_name.items()}
 
 
-def _with_one(images: Tensor) -> Tensor:
-    return torch.cat([images.flatten(1), torch.ones(len(images), 1)], dim=1)
+def _filtered(apply: Filter, parameter: float, batch: Batch) -> Tensor:
+    return torch.from_numpy(apply(batch.input_as_output.cpu().numpy(), parameter)).to(batch.clean)
 
 
-def reconstruction(subject: Subject) -> tuple[Rows, Tensor]:
+def global_wiener(subject: Subject) -> Restorer:
+    """The affine map x̃ → x of least squares over the training images: Wiener's filter for images of one
+    frame."""
+    data = subject.data
+    known = data.labelled(min(len(data.train), MOST_NUMBERS // subject.inputs))
+    weights = least_squares(
+        (batch.corrupted.flatten(1).cpu(), batch.clean.flatten(1).cpu())
+        for batch in subject.batches(known, "linear map")
+    )
+
+    def restore(batch: Batch) -> Tensor:
+        flat = _with_one(batch.corrupted.flatten(1).cpu()) @ weights
+        return flat.view_as(batch.clean).to(batch.clean)
+
+    return restore
+
+
+def local_wiener(subject: Subject) -> Restorer:
+    """The affine map of least squares from a window of x̃ to its middle pixel of x, the same at all places:
+    Wiener's filter for stationary images, whose cost grows with the pixels and not with their square."""
+    known = subject.data.labelled(WINDOW_IMAGES)
+    each, random = -(-WINDOWS // len(known)), torch.Generator().manual_seed(0)
+
+    def windows() -> Iterable[tuple[Tensor, Tensor]]:
+        for batch in subject.batches(known, "linear map"):
+            corrupted, clean = _edges_repeated(batch.corrupted.cpu()), batch.clean.cpu()
+            count, _, height, width = clean.shape
+            image = torch.arange(count).repeat_interleave(each)
+            row, column = (torch.randint(n, (count * each,), generator=random) for n in (height, width))
+            every_window = corrupted.unfold(2, WINDOW, 1).unfold(3, WINDOW, 1)  # (B, C, H, W, 11, 11), a view
+            yield every_window[image, :, row, column].flatten(1), clean[image, :, row, column]
+
+    weights = least_squares(windows())
+    kernel = weights[:-1].T.reshape(weights.shape[1], -1, WINDOW, WINDOW)
+
+    def restore(batch: Batch) -> Tensor:
+        return F.conv2d(_edges_repeated(batch.corrupted.cpu()), kernel, weights[-1]).to(batch.clean)
+
+    return restore
+
+
+def _edges_repeated(images: Tensor) -> Tensor:
+    return F.pad(images, (WINDOW // 2,) * 4, mode="replicate")
+
+
+def least_squares(parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """(D + 1, E): the affine map of least squares, with a little ridge, from numbers (N, D) to (N, E)."""
+    square, mixed = torch.zeros(()), torch.zeros(())
+    for numbers, wanted in parts:
+        with_one = _with_one(numbers)
+        square = square + with_one.T @ with_one
+        mixed = mixed + with_one.T @ wanted
+    ridge = 1e-3 * square.diagonal().mean() * torch.eye(len(square))
+    return torch.linalg.solve(square + ridge, mixed)
+
+
+def _with_one(numbers: Tensor) -> Tensor:
+    return torch.cat([numbers, torch.ones(len(numbers), 1)], dim=1)
+
+
+class Means:
+    """Means over images of the metrics of each row."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, dict[str, Tensor]] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, row: str, metrics: dict[str, Tensor]) -> None:
+        """One value an image (B,) of each metric."""
+        sums = self.sums.setdefault(row, {})
+        for metric, values in metrics.items():
+            sums[metric] = sums.get(metric, torch.zeros(())) + values.double().sum().cpu()
+            count = len(values)
+        self.counts[row] = self.counts.get(row, 0) + count
+
+    def scores(self) -> Scores:
+        return {
+            row: {m: float(s / self.counts[row]) for m, s in sums.items()} for row, sums in self.sums.items()
+        }
+
+
+def reconstruction(subject: Subject) -> tuple[Scores, Tensor]:
     """Means over the test images of mse = Σ(r − x)²/pixels, mae = Σ|r − x|/pixels, psnr = −10 log₁₀ mse (dB)
     and ssim (Wang et al. 2004), with the 5 %, 50 % and 95 % quantiles of the images' mse, and `code_bits`,
     the size of a code of float32 numbers. Of the model; of PCA with as many numbers, fitted on the same
-    training images; and of what needs no model. Where the images are corrupted, `gain_db` is the psnr above
-    that of the corrupted image, and filters, tuned on validation images, and the best linear map stand
-    beside the model.
+    training images (randomized above 4,096 inputs); and of what needs no model. Where the images are
+    corrupted, `gain_db` is the psnr above that of the corrupted image, and filters, tuned on validation
+    images, and the best linear map (above 4,096 inputs of a window) stand beside the model.
 
     Returns:
-        The rows, and the model's squared error of each test image (N,).
+        The scores, and the model's squared error of each test image (N,).
     """
-    totals: dict[str, dict[str, Tensor]] = {}
-    errors: list[Tensor] = []
-    model = subject.model
-    restore = Restorers(subject) if subject.data.test.corrupted is not None else None
-    for batch in subject.batches(subject.data.test, "evaluating"):
-        with torch.inference_mode():
-            images = {"model": model(batch.corrupted)}
-        pca = subject.pca_reconstruction(batch.corrupted).expand_as(batch.clean)
-        images |= {
-            f"PCA {model.code_dim}": pca,
-            **model.references(batch),
-            **(restore(batch) if restore else {}),
-        }
-        before = psnr(batch.input_as_output, batch.clean)
+    means, errors = Means(), list[Tensor]()
+    model, test = subject.model, subject.data.test
+    restore = Restorers(subject) if test.corrupted is not None else None
+
+    def add(batch: Batch, images: dict[str, Tensor]) -> None:
+        unaided = psnr(batch.input_as_output, batch.clean) if restore else None
         for name, image in images.items():
             metrics = model.image_metrics(batch, image)
-            if restore:
-                metrics["gain_db"] = metrics["psnr"] - before
-            sums = totals.setdefault(name, {})
-            for metric, values in metrics.items():
-                sums[metric] = sums.get(metric, torch.zeros(())) + values.double().sum().cpu()
+            if unaided is not None:
+                metrics["gain_db"] = metrics["psnr"] - unaided
+            means.add(name, metrics)
+
+    for batch in subject.batches(test, "reconstruction"):
+        with torch.inference_mode():
+            images = {"model": model(batch.corrupted)}
+        images[subject.pca_name] = subject.pca_reconstruction(batch.corrupted).expand_as(batch.clean)
+        images |= model.references(batch)
+        if restore:
+            images["corrupted image"] = batch.input_as_output
+        add(batch, images)
         errors.append(squared_error(images["model"], batch.clean).cpu())
-    count = len(subject.data.test)
-    rows: Rows = {name: {m: float(s / count) for m, s in sums.items()} for name, sums in totals.items()}
+    if restore:
+        for batch in subject.batches(test, "filters", restore.every):
+            add(batch, restore(batch))
+    scores = means.scores()
     spread = torch.quantile(torch.cat(errors), torch.tensor([0.05, 0.5, 0.95])).tolist()
-    rows["model"] |= dict(zip(("mse_p05", "mse_median", "mse_p95"), spread, strict=True))
-    rows["model"]["code_bits"] = 32 * model.code_dim
-    return rows, torch.cat(errors)
+    scores["model"] |= dict(zip(("mse_p05", "mse_median", "mse_p95"), spread, strict=True))
+    scores["model"]["code_bits"] = 32 * model.code_dim
+    return scores, torch.cat(errors)
