@@ -1,5 +1,5 @@
-"""python -m benchmarks [name ...] [--quick]: measures, and writes results.json and the tables of docs/speed.md
-and the README."""
+"""python -m benchmarks [name ...] [--quick]: measures, and writes results.json and the tables of
+docs/speed.md and the README."""
 
 import argparse
 import json
@@ -67,8 +67,7 @@ def table(results: Mapping[str, Any], short: bool = False) -> str:
                 goal = f"{row['goal'][0]} {row['goal'][1]:g}"
                 mark = " ✓" if row["reached"] else " **missed**"
             lines.append(
-                f"| {row['what']}{note} | {ours} | {row['against']} "
-                f"| {row['figure']:.3g}{mark} | {goal} |"
+                f"| {row['what']}{note} | {ours} | {row['against']} | {row['figure']:.3g}{mark} | {goal} |"
             )
     machines = {_machine(results[name]["machine"]) for name in NAMES if name in results}
     lines += ["", *(f"<sub>{values}</sub>" for values in sorted(machines))]

@@ -53,5 +53,5 @@ def rows(quick: bool) -> Iterator[Row]:
         f"`torch.randn` of as many numbers: {milliseconds['noise']:.3f} ms",
         took["noisy"] / took["noise"],
         ("≤", 1.3),
-        note="on top of the drawing: reading, bytes to floats, seeding, adding, clipping (benchmarks/README.md)",
+        note="besides drawing: reading, bytes to floats, seeding, adding, clipping (benchmarks/README.md)",
     )

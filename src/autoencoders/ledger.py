@@ -1,8 +1,9 @@
 """Published results beside ours: `ledger.yaml` has what was published, and the command that measures ours.
 
 python -m autoencoders.ledger [entry ...] [--quick] [--seeds 0 1 2]: each run is `python train.py ...` in a
-process of its own, timed from start to end, and an evaluation. What was measured is kept in docs/ledger.json,
-from which the tables of docs/results.md and the README are written. (--seeds without a number only writes them.)
+process of its own, timed from start to end, and an evaluation. What was measured is kept in
+docs/ledger.json, from which the tables of docs/results.md and the README are written. (--seeds without a
+number only writes them.)
 """
 
 import argparse
