@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from autoencoders.errors import redacted
-from autoencoders.overrides import INTERPOLATION, parse_override
+from autoencoders.overrides import INTERPOLATION, parse_override, quoted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
@@ -151,8 +151,3 @@ def _secrets(raw: Any, value: Any, place: str = "") -> Iterator[tuple[str, str, 
 
 def _unresolved(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(cfg, resolve=False)
-
-
-def quoted(path: Path | str) -> str:
-    """A path as Hydra's override grammar takes it whatever is in it."""
-    return "'" + str(path).replace("\\", r"\\").replace("'", r"\'") + "'"

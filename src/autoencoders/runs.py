@@ -112,8 +112,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
     for override in overrides:
         if parse_override(override).get_key_element() == "hydra.run.dir" and override.endswith("="):
             raise UserError("hydra.run.dir= names no folder")
-    left = list(parsed.overrides)
-    flags = [argument for argument in arguments if not (argument in left and not left.remove(argument))]
+    flags = list(arguments)
+    for override in parsed.overrides:
+        flags.remove(override)
     return [*flags, *overrides]
 
 
@@ -276,8 +277,8 @@ def compose_resumed(command: Command) -> DictConfig:
             continue
         init = to_paste("python", "train.py", f"init={command.folder}", *command.overrides)
         raise UserError(
-            f"{key}={now.get(key)} would make another run of {command.folder}, where it is "
-            f"{before.get(key)}; to start a new one from its weights: {init}"
+            f"{key}={now.get(key)} would make it another run: it was trained with {before.get(key)}. "
+            f"To start a new one from its weights: {init}"
         )
     if (command.folder / "checkpoints" / "last.ckpt").is_file():
         cfg.init = None  # these weights have been trained since
