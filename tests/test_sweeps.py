@@ -13,7 +13,6 @@ from uuid import uuid4
 import pytest
 import tiny
 import torch
-import yaml
 from command import NO_WANDB, OFTEN, column, processes, run, small, start, train, wait_for, weights
 
 from autoencoders import figures, sweeps
@@ -361,26 +360,6 @@ def test_the_noise_study_tests_every_model_at_every_level(data_root: Path, tmp_p
     own = [float(row["test/mse"]) for row in table(tmp_path)]
     assert [float(rows[0][1]), float(rows[1][3])] == pytest.approx(own, rel=1e-4)
     assert "levels" in (tmp_path / "summary.html").read_text()
-
-
-STUDIES = sorted(path.stem for path in (tiny.REPOSITORY / "sweeps").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("study", STUDIES)
-def test_every_study_composes_and_is_a_wandb_sweep_too(study: str) -> None:
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(tiny.REPOSITORY / "conf"), version_base="1.3"):
-        cfg = compose("train", [f"sweeps={study}", "experiment=quick"], return_hydra_config=True)
-        assert (cfg.hydra.mode.name, cfg.trainer.max_steps) == ("MULTIRUN", 300)
-        wandb = yaml.safe_load((tiny.REPOSITORY / "sweeps" / "wandb" / f"{study}.yaml").read_text())
-        assert set(wandb["parameters"]) == set(cfg.hydra.sweeper.params)
-        fixed = [word for word in wandb["command"] if not word.startswith("$") and "=" in word]
-        for key, parameter in wandb["parameters"].items():
-            if "values" in parameter:
-                assert ",".join(map(str, parameter["values"])) == str(cfg.hydra.sweeper.params[key])
-            for value in parameter.get("values", [parameter.get("min")]):
-                compose("train", [*fixed, f"{key}={value}"])
 
 
 def test_the_lightning_agent_command_of_wandb_is_understood(data_root: Path, tmp_path: Path) -> None:
