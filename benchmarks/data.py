@@ -41,7 +41,7 @@ def rows(quick: bool) -> Iterator[Row]:
         ("≤", 0.25),
     )
     yield Row(
-        "data: part of the step",
+        "data: share of the step",
         f"{milliseconds['data']:.3f} ms",
         f"the bare step: {milliseconds['step']:.2f} ms",
         took["data"] / took["step"],
@@ -53,5 +53,5 @@ def rows(quick: bool) -> Iterator[Row]:
         f"`torch.randn` of as many numbers: {milliseconds['noise']:.3f} ms",
         took["noisy"] / took["noise"],
         ("≤", 1.3),
-        note="beside the drawing: reading, bytes to floats, seeding, adding, clipping (benchmarks/README.md)",
+        note="besides drawing: reading, bytes to floats, seeding, adding, clipping (benchmarks/README.md)",
     )

@@ -37,5 +37,5 @@ def rows(quick: bool) -> Iterator[Row]:
             f"{EPOCHS} epochs of the textbook pipeline: {textbook:,.0f} s",
             textbook / taken if error <= target else 0.0,
             ("≥", goal),
-            note=f"{EPOCHS} x {textbook / EPOCHS:.1f} s, extrapolated from {2 * measured} steps",
+            note=f"{EPOCHS} epochs of {textbook / EPOCHS:.1f} s, extrapolated from {2 * measured} steps",
         )

@@ -63,12 +63,12 @@ def rows(quick: bool) -> Iterator[Row]:
         f"1x: {1e3 * took['1x']:.2f} ms, 10x: {1e3 * took['10x']:.2f} ms",
         took["100x"] / took["1x"],
         ("≤", 1.15),
-        note=f"the process itself grew by {grown:.0f} MiB meanwhile; the order of 6 million images takes 46",
+        note=f"the process grew by {grown:.0f} MiB; the order of 6 million images takes 46 MiB",
     )
     took = in_turns(repeats, **{f"{side}": partial(step_seconds, synthetic(side), steps) for side in SIDES})
     pixel = {side: took[f"{side}"] / side**2 for side in SIDES}
     yield Row(
-        f"a step with images of {SIDES[-1]} pixels a side, for each pixel",
+        f"a step with images of {SIDES[-1]} x {SIDES[-1]} pixels, per pixel",
         f"{1e9 * pixel[128] / BATCH:.1f} ns ({1e3 * took['128']:.1f} ms)",
         ", ".join(f"{side}: {1e9 * pixel[side] / BATCH:.1f} ns" for side in SIDES[:-1]),
         pixel[128] / pixel[28],
@@ -84,5 +84,5 @@ def rows(quick: bool) -> Iterator[Row]:
         f"a code of 2: {1e3 * took['2']:.2f} ms, of 32: {1e3 * took['32']:.2f} ms",
         took["512"] / took["2"],
         ("≤", 1.15),
-        note="what grows are the affine maps beside the network, of 784 x 512, and their optimizer's state",
+        note="what grows: the affine maps of 784 x 512 beside the network, and their optimizer's state",
     )

@@ -67,7 +67,7 @@ def wandb(repeats: int) -> Row:
     return Row(
         "a run of 50 steps with W&B, offline",
         f"{took['offline']:.1f} s",
-        f"with `logger=csv`, as all the others here: {took['csv']:.1f} s",
+        f"with `logger=csv`, as in all other rows: {took['csv']:.1f} s",
         took["offline"] - took["csv"],
         None,
         note="the difference in seconds",

@@ -47,9 +47,9 @@ def rows(quick: bool) -> Iterator[Row]:
         f"the job alone: {took['alone']:.1f} s",
         cost,
         ("≤", 5.0),
-        note=f"a sweep of {jobs} jobs less {jobs} jobs alone, start and summary included, / {jobs}",
+        note=f"(a sweep of {jobs} jobs - {jobs} jobs alone) / {jobs}, start and summary included",
     )
-    between = gap(jobs + 2, "hydra.launcher.side_by_side=2")
+    between = gap(jobs + 2, "hydra.launcher.max_parallel=2")
     yield Row(
-        "between jobs that run side by side", f"{between:.2f} s", "", between, ("≤", 0.25), note="the longest"
+        "between jobs that run in parallel", f"{between:.2f} s", "", between, ("≤", 0.25), note="the longest"
     )

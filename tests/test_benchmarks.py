@@ -7,6 +7,8 @@ import pytest
 from benchmarks import __main__ as entry
 from benchmarks.measuring import Row, apart, in_turns, python, steady
 
+from autoencoders import config
+
 
 def test_contenders_are_measured_in_turns_and_the_median_counts() -> None:
     order = []
@@ -43,13 +45,15 @@ def test_the_table_says_what_is_missed() -> None:
     rows = [Row("fast", "1 s", "2 s", 2.0, ("≥", 1.5)), Row("slow", "1 s", "1 s", 1.0, ("≥", 1.5))]
     rows.append(Row("small", "1 MiB", "", 1.0, ("≤", 1.0), note="a note"))
     measured = [{**vars(row), "reached": row.reached} for row in rows]
-    results = json.loads(json.dumps({"step": {"machine": {"cpu": "a CPU"}, "rows": measured}}))
+    results = json.loads(
+        json.dumps({"step": {"machine": {"cpu": "a CPU", "threads": "2"}, "rows": measured}})
+    )
     assert entry.table(results).splitlines()[2:] == [
         "| fast | 1 s | 2 s | 2 ✓ | ≥ 1.5 |",
         "| slow | 1 s | 1 s | 1 **missed** | ≥ 1.5 |",
         "| small<br><sub>a note</sub> | 1 MiB |  | 1 ✓ | ≤ 1 |",
         "",
-        "<sub>a CPU</sub>",
+        "<sub>a CPU; 2 threads</sub>",
     ]
 
 
@@ -57,3 +61,12 @@ def test_every_benchmark_has_its_file() -> None:
     folder = Path(entry.__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "measuring"}
     assert files == set(entry.NAMES)
+
+
+def test_the_pages_have_the_tables_of_what_was_measured() -> None:
+    results = json.loads(entry.RESULTS.read_text())
+    short = entry.table(results, short=True)
+    for page, table in {"docs/speed.md": entry.table(results), "README.md": short}.items():
+        assert f"{entry.START}\n{table}\n{entry.END}" in (config.REPOSITORY / page).read_text()
+    assert [line.split(" | ")[0][2:] for line in short.splitlines()[2:-2]] == list(entry.README_ROWS)
+    assert "**missed**" in short  # one sees them, too

@@ -91,22 +91,22 @@ def test_a_line_says_how_far_the_training_is(
     options: str, expected: list[str], composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = composed(*SMALL, *options.split())
-    trainer = training.build_trainer(cfg, [EpochLines()])
-    trainer.fit(training.build_model(cfg), training.build_data(cfg))
+    data, trainer = training.build_data(cfg), training.build_trainer(cfg, tmp_path, [])
+    trainer.fit(training.build_model(cfg, data), data)
     lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines() if "val/mse" in line]
     assert lines == expected
 
 
-def test_an_endless_training_says_its_epoch(composed: Compose, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_endless_training_says_its_epoch(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Enough(Callback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
             trainer.should_stop = trainer.current_epoch == 1
 
-    cfg = composed(*SMALL, "trainer.max_epochs=-1")
-    trainer = training.build_trainer(cfg, [EpochLines(), Enough()])
-    model = training.build_model(cfg)
-    model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), 1e-3)  # type: ignore[method-assign]
-    trainer.fit(model, training.build_data(cfg))
+    cfg = composed(*SMALL, "trainer.max_epochs=-1", "scheduler=constant")
+    data, trainer = training.build_data(cfg), training.build_trainer(cfg, tmp_path, [Enough()])
+    trainer.fit(training.build_model(cfg, data), data)
     lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines() if "val/mse" in line]
     assert lines == ["epoch 1", "epoch 2"]
 
@@ -153,9 +153,10 @@ def test_pictures_are_drawn_when_they_are_due(fast: bool, composed: Compose, tmp
     cfg = composed(*SMALL)
     pictures = [Pictures(tmp_path / name, every_n_epochs=n, images=2) for name, n in (("due", 1), ("not", 2))]
     trainer = plain_trainer(tmp_path, callbacks=pictures, fast_dev_run=fast, use_distributed_sampler=False)
-    model = training.build_model(cfg)
+    data = training.build_data(cfg)
+    model = training.build_model(cfg, data)
     assert isinstance(model, Autoencoder)
-    trainer.fit(model, training.build_data(cfg))
+    trainer.fit(model, data)
     assert [path.name for path in (tmp_path / "due").iterdir()] == ["reconstructions.png"]
     assert not (tmp_path / "not").exists()
 
@@ -163,7 +164,8 @@ def test_pictures_are_drawn_when_they_are_due(fast: bool, composed: Compose, tmp
 def test_drawing_changes_nothing_in_the_model(composed: Compose, tmp_path: Path) -> None:
     """... not even the averages of a batch normalisation."""
     cfg = composed(*SMALL)
-    model, data = training.build_model(cfg), training.build_data(cfg)
+    data = training.build_data(cfg)
+    model = training.build_model(cfg, data)
     model.encoder = nn.Sequential(nn.BatchNorm2d(1), model.encoder)
     data.prepare_data()
     data.setup("fit")

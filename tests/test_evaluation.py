@@ -8,16 +8,21 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from conftest import Compose
+from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from autoencoders import training
+from autoencoders.corruption import Gaussian
+from autoencoders.data import ImageDataModule
 from autoencoders.data.pairs import Batch
 from autoencoders.evaluation import (
     colour,
@@ -28,16 +33,42 @@ from autoencoders.evaluation import (
     representation,
     restoration,
 )
+from autoencoders.evaluation import subject as limits
 from autoencoders.evaluation.restoration import Restorers
-from autoencoders.evaluation.subject import Subject
-from autoencoders.models import VAE
+from autoencoders.evaluation.subject import Subject, averaged, main_directions
+from autoencoders.models import VAE, Autoencoder
+from autoencoders.networks import MLP
 from autoencoders.randomness import Randomness
+
+
+class Blobs(ImageDataModule):
+    """A data set of one's own, in memory: spots of another size in each class, which has no `source`."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: tuple[str, ...], **options: Any) -> None:
+        self.image_shape, self.classes = shape, classes  # type: ignore[misc]
+        super().__init__(root="nowhere", batch_size=16, validation_size=20, **options)
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        channels, height, width = self.image_shape
+        images = tiny.blobs(60 if train else 40, channels, max(height, width), seed=int(train))
+        labels = torch.arange(len(images)) % max(1, len(self.classes))
+        return torch.from_numpy(images[..., :height, :width].copy()), labels
+
+
+def model_for(data: ImageDataModule, code_dim: int) -> Autoencoder:
+    """An untrained linear-sized autoencoder for images of any shape."""
+    torch.manual_seed(0)
+    data.setup(None)
+    return Autoencoder(
+        MLP(hidden=[8]), data.input_shape, data.target_shape, code_dim=code_dim, likelihood_std=1.0
+    )
 
 
 def subject(composed: Compose, *overrides: str) -> Subject:
     torch.manual_seed(0)
     cfg = composed("network=mlp", *overrides)
-    return Subject(training.build_model(cfg), training.build_data(cfg))
+    data = training.build_data(cfg)
+    return Subject(training.build_model(cfg, data), data)
 
 
 def test_hungarian_accuracy_forgives_names_only() -> None:
@@ -143,7 +174,7 @@ def test_the_linear_restorer_undoes_an_affine_corruption(composed: Compose) -> N
     def error(images: Tensor) -> float:
         return float((images - batch.clean).square().mean())
 
-    assert error(batch.unaided) == pytest.approx(0.25, abs=0.01)  # the noise's mean is ½
+    assert error(batch.input_as_output) == pytest.approx(0.25, abs=0.01)  # the noise's mean is ½
     assert error(restored["linear (Wiener)"]) < 0.05
 
 
@@ -203,8 +234,13 @@ def test_a_report_needs_nothing_else_and_escapes(composed: Compose, tmp_path: Pa
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_every_model_is_evaluated_by_its_groups(
-    overrides: list[str], groups: set[str], composed: Compose, capsys: pytest.CaptureFixture[str]
+    overrides: list[str],
+    groups: set[str],
+    composed: Compose,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(generation, "STEPS", 2)
     it = subject(composed, *overrides)
     scores, pictures, _ = evaluate(it.model, it.data, images=4, bound=(3, 20))
     everyone = {"reconstruction", "clustering", "features", "latent space", "generation"}
@@ -260,3 +296,191 @@ def test_pca_row_is_pca(composed: Compose) -> None:
     expected = known.inverse_transform(known.transform(batch.clean.flatten(1).numpy()))
     found = it.pca_reconstruction(batch.clean).flatten(1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+# ---- a bounded cost for images and codes of every size -----------------------------------------------------
+
+
+def test_large_images_of_one_s_own_are_evaluated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 x 64 x 3, of another number of classes than ten, and nothing is written beside the data."""
+    monkeypatch.setattr(generation, "STEPS", 2)
+    monkeypatch.setattr(restoration, "WINDOWS", 4000)
+    data = Blobs(
+        (3, 64, 64), ("a", "b", "c"), input="color", target="color", corruption=Gaussian(0.0, 0.3, True)
+    )
+    scores, pictures, it = evaluate(model_for(data, 5), data, images=4, bound=(3, 20))
+    assert set(scores) == {"reconstruction", "clustering", "features", "latent space", "generation"}
+    assert {"model", "PCA 5", "corrupted image", "median filter"} < set(scores["reconstruction"])
+    assert "linear (Wiener, 11 x 11 window)" in scores["reconstruction"]
+    assert "pixels (averaged to 32 x 32)" in scores["features"]
+    assert it.representations["pixels (averaged to 32 x 32)"][0].shape[1] == 3 * 32 * 32
+    assert {"interpolations", "samples_mixture_of_Gaussians"} < set(pictures)
+    assert not Path("nowhere").exists()
+    assert "no classes" not in capsys.readouterr().out
+
+
+def test_images_without_classes_have_the_scores_that_need_none(capsys: pytest.CaptureFixture[str]) -> None:
+    data = Blobs((1, 28, 28), ())
+    scores, pictures, it = evaluate(model_for(data, 2), data, images=4, bound=(3, 20))
+    assert set(scores) == {"reconstruction", "latent space"}
+    assert {"samples_Gaussian_of_the_codes", "traversals", "latent_scatter"} < set(pictures)
+    assert "interpolations" not in pictures
+    said = [line for line in capsys.readouterr().out.splitlines() if "no classes" in line]
+    assert len(said) == 1
+    assert all(group in said[0] for group in ("clustering", "features", "interpolations"))
+    explorer = report.explorer(it)
+    assert json.loads(explorer["data"])["classes"] == []
+    assert not explorer["coloured"]
+
+
+def test_many_large_images_are_restored_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoration, "MOST_RESTORED", 14 * 28 * 28)
+    data = Blobs((1, 28, 28), ("a", "b"), corruption=Gaussian(0.0, 0.3, True))
+    scores, errors = restoration.reconstruction(Subject(model_for(data, 2), data))
+    assert len(errors) == len(data.test) == 40
+    batch = data.first(data.test, 40, torch.device("cpu"))
+    some = batch._replace(corrupted=batch.corrupted[::3], clean=batch.clean[::3])
+    filtered = Restorers(Subject(model_for(data, 2), data))(some)["median filter, on 1 in 3 images"]
+    known = float((filtered - some.clean).square().mean())
+    assert scores["median filter, on 1 in 3 images"]["mse"] == pytest.approx(known, rel=1e-5)
+
+
+def test_the_window_is_wiener_s_filter() -> None:
+    """Of pixels that are independent: x̃ weighed by s² / (s² + σ²), whose error is s² σ² / (s² + σ²)."""
+
+    class White(Blobs):
+        def _read(self, *, train: bool) -> tuple[Tensor, Tensor]:
+            random = torch.Generator().manual_seed(int(train))
+            images = 128 + 25.5 * torch.randn(60, 1, 40, 40, generator=random)
+            return images.round().to(torch.uint8), torch.zeros(60, dtype=torch.long)
+
+    data = White((1, 40, 40), (), corruption=Gaussian(0.2, 0.1, False))
+    it = Subject(model_for(data, 2), data)
+    batch = data.first(data.test, 60, torch.device("cpu"))
+    error = float((restoration.local_wiener(it)(batch) - batch.clean).square().mean())
+    assert error == pytest.approx(0.01 * 0.01 / (0.01 + 0.01), rel=0.05)
+
+
+def test_the_window_is_as_good_as_the_whole_image_where_pixels_are_neighbours(composed: Compose) -> None:
+    it = subject(
+        composed, "model=denoising", "corruption=gaussian", "corruption.mean=0", "corruption.std=0.3"
+    )
+    batch = it.data.first(it.data.test, 37, torch.device("cpu"))
+    whole, window = (
+        float((restore(batch) - batch.clean).square().mean())
+        for restore in (restoration.global_wiener(it), restoration.local_wiener(it))
+    )
+    assert window < 1.2 * whole
+
+
+def test_randomized_pca_is_pca_nearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Blobs((1, 28, 28), ())
+    exact = Subject(model_for(data, 4), data)
+    images = data.first(data.test, 40, torch.device("cpu")).clean
+    error = float((exact.pca_reconstruction(images) - images).square().mean())
+    monkeypatch.setattr(limits, "MOST_INPUTS", 100)
+    nearly = Subject(model_for(data, 4), data)
+    assert float((nearly.pca_reconstruction(images) - images).square().mean()) == pytest.approx(
+        error, rel=0.01
+    )
+    assert nearly.pca_name == "PCA 4"
+    monkeypatch.setattr(limits, "MOST_NUMBERS", 30 * 28 * 28)
+    assert Subject(model_for(data, 4), data).pca_name == "PCA 4 (fitted on 30 images)"
+
+
+def test_the_main_directions_of_long_codes_are_those_of_the_first_codes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codes = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
+    exact = main_directions(codes)
+    monkeypatch.setattr(limits, "MOST_DIRECTIONS", 35)
+    nearly = main_directions(codes)
+    np.testing.assert_allclose(nearly.deviations[:29], exact.deviations[:29], rtol=1e-5)
+    cosines = np.abs((nearly.basis[:29] * exact.basis[:29]).sum(1))
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [64, 2])
+def test_samples_have_the_codes_mean_and_covariance(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """... also where the mixture is fitted to the main directions alone."""
+    monkeypatch.setattr(generation, "MIXED", limit)
+    data = Blobs((1, 28, 28), ())
+    it = Subject(model_for(data, 4), data)
+    stretch = np.random.default_rng(1).normal(size=(4, 4))
+    codes = (np.random.default_rng(0).normal(size=(500, 4)) @ stretch + 3).astype(np.float32)
+    it.__dict__["train_codes"] = codes
+    priors = generation.prior_codes(it, 20_000)
+    assert set(priors) == {"Gaussian of the codes", "mixture of Gaussians"}
+    scale = np.cov(codes, rowvar=False).max()
+    for drawn in priors.values():
+        np.testing.assert_allclose(drawn.mean(0), codes.mean(0), atol=0.05 * scale)
+        np.testing.assert_allclose(np.cov(drawn.T), np.cov(codes.T), atol=0.08 * scale)
+
+
+def test_averaging_keeps_the_mean() -> None:
+    images = torch.rand(2, 3, 12, 8)
+    assert averaged(images, 1) is images
+    small = averaged(images, 3)
+    assert small.shape == (2, 3, 6, 4)
+    torch.testing.assert_close(small.mean((2, 3)), images.mean((2, 3)))
+
+
+# ---- what a model says of itself ---------------------------------------------------------------------------
+
+
+def test_a_model_s_evaluations_are_groups_that_there_are() -> None:
+    data = Blobs((1, 28, 28), ())
+    model = model_for(data, 2)
+    model.evaluations = ("likelyhood",)  # type: ignore[misc]
+    with pytest.raises(ValueError, match="names likelyhood: there are colorization, likelihood"):
+        evaluate(model, data, images=4, bound=(3, 20))
+
+
+def test_the_kl_is_not_weighted(composed: Compose) -> None:
+    for beta in (1, 4):
+        it = subject(composed, "model=vae", "model.code_dim=2", f"model.beta={beta}")
+        batch = it.data.first(it.data.test, 37, torch.device("cpu"))
+        assert isinstance(it.model, VAE)
+        with torch.inference_mode():
+            mean, log_variance = it.model.posterior(batch.corrupted)
+        known = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        assert latent.likelihood(it, 2, 5)["model"]["kl"] == pytest.approx(float(known), rel=1e-5)
+
+
+def test_interpolations_find_classes_that_come_late() -> None:
+    class Sorted(Blobs):
+        def _read(self, *, train: bool) -> tuple[Tensor, Tensor]:
+            images, _ = super()._read(train=train)
+            images = images.repeat(8, 1, 1, 1)
+            return images, (torch.arange(len(images)) >= len(images) - 5).long()
+
+    data = Sorted((1, 28, 28), ("common", "rare"))
+    shown = latent.interpolations(Subject(model_for(data, 2), data))
+    assert list(shown) == ["common → rare, linear", "common → rare, spherical"]
+
+
+def test_the_report_s_facts_come_from_classes_and_the_user_s_command() -> None:
+    cfg = OmegaConf.create(
+        {
+            "model": {"_target_": "mymodels.Flow"},  # without a code of so many numbers
+            "network": {
+                "_target_": "autoencoders.networks.Own",
+                "encoder": {"_target_": "mynet.Encoder"},
+                "decoder": {"_target_": "mynet.Decoder"},
+            },
+            "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
+            "data": {"_target_": "mydata.Faces"},
+            "corruption": {"_target_": "autoencoders.corruption.Masking"},
+            "seed": 3,
+        }
+    )
+    environment = {"command": ["train.py", "model=vae", "data.root=/my data/faces"]}
+    facts = report._facts(cfg, environment, {"epochs": 2, "seconds": 3.4})
+    assert facts["model"] == "Flow"
+    assert facts["network"] == "Own (Encoder, Decoder)"
+    assert (facts["optimizer"], facts["data"], facts["corruption"]) == ("AdamW", "Faces", "Masking")
+    assert "code" not in facts
+    assert facts["command"] == "python train.py model=vae 'data.root=/my data/faces'"
+    assert "command" not in report._facts(cfg, {}, {})

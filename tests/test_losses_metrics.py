@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from torch import distributions as D
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from autoencoders import losses, metrics
+from autoencoders.randomness import Randomness
 
 X = torch.rand(5, 1, 6, 6)
 OUTPUT = torch.randn(5, 1, 6, 6)
@@ -64,3 +66,20 @@ def test_ssim_in_blocks_is_that_of_each_image() -> None:
     images, others = (torch.rand(120, 1, 16, 16, generator=made) for _ in range(2))
     alone = torch.cat([metrics.ssim(a[None], b[None]) for a, b in zip(images, others, strict=True)])
     assert torch.allclose(metrics.ssim(images, others), alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (2, 3, 32, 48), (90, 1, 16, 16)])
+def test_ssim_is_that_of_torchmetrics(shape: tuple[int, ...]) -> None:
+    clean = torch.rand(shape)
+    noisy = (clean + 0.2 * torch.randn(shape)).clamp(0, 1)
+    expected = structural_similarity_index_measure(noisy, clean, data_range=1.0, reduction="none")
+    torch.testing.assert_close(metrics.ssim(noisy, clean), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_samples_of_a_posterior_have_its_mean_and_variance() -> None:
+    mean, log_variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, math.log(4)]])
+    drawn = losses.reparameterise(
+        mean.expand(20_000, 2), log_variance.expand(20_000, 2), Randomness(0, rows=20_000).normal(20_000, 2)
+    )
+    torch.testing.assert_close(drawn.mean(0), mean[0], atol=0.05, rtol=0)
+    torch.testing.assert_close(drawn.var(0), torch.tensor([1.0, 4.0]), atol=0.1, rtol=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from command import column
 from conftest import Compose
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -15,7 +16,6 @@ from torch import distributions as D
 
 from autoencoders import training
 from autoencoders.data import Batch
-from autoencoders.errors import UserError
 from autoencoders.models import (
     VAE,
     Autoencoder,
@@ -229,35 +229,22 @@ def test_test_metrics_are_in_full_precision(composed: Compose, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("overrides", "steps", "validations"),
     [
-        ("trainer.max_steps=4", "max_steps=4 ends before the first validation, after 5 steps"),
-        ("trainer.limit_train_batches=3 trainer.max_steps=4", None),
-        ("trainer.limit_train_batches=0.4 trainer.max_steps=2", None),
-        (
-            "trainer.check_val_every_n_epoch=3 trainer.max_epochs=2",
-            "max_epochs=2 ends .* after 15 steps",
-        ),
-        ("trainer.check_val_every_n_epoch=2 trainer.max_epochs=2", None),
-        ("trainer.check_val_every_n_epoch=null trainer.val_check_interval=6", "max_epochs=1 ends before"),
-        ("trainer.val_check_interval=6", "val_check_interval=6 is more than the 5 steps of an epoch"),
+        ("trainer.max_steps=3", 3, 1),
+        ("trainer.max_steps=7", 7, 2),
+        ("trainer.max_steps=3 trainer.check_val_every_n_epoch=null trainer.val_check_interval=2", 3, 2),
+        ("trainer.limit_train_batches=2 trainer.max_steps=2", 2, 1),
+        ("trainer.check_val_every_n_epoch=3 trainer.max_epochs=2", 10, 0),
     ],
 )
-def test_whether_a_run_would_be_validated(overrides: str, message: str | None, composed: Compose) -> None:
-    cfg = composed(*overrides.split())
-    if message is None:
-        training.check_validation(cfg, steps=5)
-    else:
-        with pytest.raises(UserError, match=message):
-            training.check_validation(cfg, steps=5)
-
-
-def test_a_run_that_would_never_be_validated_is_refused(composed: Compose, tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"trainer\.max_steps=3 ends before the first validation, after 5 steps"
-    ):
-        training.train(composed("trainer.max_steps=3"), tmp_path / "short")
-    quick = ("trainer.max_steps=3", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=2")
-    training.train(composed("network=mlp", *quick), tmp_path / "quick")
-    metrics = json.loads((tmp_path / "quick" / "metrics.json").read_text())
-    assert metrics["steps"] == 3
+def test_a_run_ends_with_a_best_model(
+    overrides: str, steps: int, validations: int, composed: Compose, tmp_path: Path
+) -> None:
+    """... wherever in an epoch it ends, and without a validation its last one is the best."""
+    training.train(composed("network=mlp", "trainer.max_epochs=9", *overrides.split()), tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["steps"] == steps
+    assert {"val/mse", "test/mse"} <= set(metrics)
+    table = tmp_path / "metrics.csv"
+    assert len(column(tmp_path, "val/mse") if "val/mse" in table.read_text() else []) == validations

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from autoencoders.errors import UserError, redacted
-from autoencoders.overrides import INTERPOLATION, parse_override, spells_out_a_secret
+from autoencoders.overrides import INTERPOLATION, parse_override, quoted, spells_out_a_secret
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
@@ -178,8 +178,3 @@ def _interpolated(raw: Any) -> bool:
 
 def _unresolved(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(cfg, resolve=False)
-
-
-def quoted(path: Path | str) -> str:
-    """A path as Hydra's override grammar takes it whatever is in it."""
-    return "'" + str(path).replace("\\", r"\\").replace("'", r"\'") + "'"

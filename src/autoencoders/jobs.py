@@ -73,15 +73,16 @@ class Job:
             own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             if "wandb" in own.logger and own.logger.wandb.get("group", "") is None:
                 own.logger.wandb.group = Path(str(sweep.dir)).absolute().name
-            known = (folder / runs.CONFIG).is_file()
-            if known and _of_the_job(runs.read_overrides(folder)) != _of_the_job(overrides):
-                held = " ".join(runs.read_overrides(folder))
-                raise UserError(f"{folder} holds another job ({held}): choose another hydra.sweep.dir")
-            if not (known and keep):
+            held = runs.read_overrides(folder)
+            if (folder / runs.OVERRIDES).is_file() and _of_the_job(held) != _of_the_job(overrides):
+                raise UserError(
+                    f"{folder} holds another job ({' '.join(held)}): choose another hydra.sweep.dir"
+                )
+            kept = keep and (folder / runs.CONFIG).is_file()
+            if not kept:
                 runs.write_config(folder, own, overrides)
             # What the folder held before anyone may have made.
-            trust = not (known and keep) or bool(own.get("trust"))
-            return cls._of(folder, overrides, own, trust)
+            return cls._of(folder, overrides, own, trust=not kept or bool(own.get("trust")))
         finally:
             hydra_config.cfg = before
 

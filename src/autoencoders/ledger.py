@@ -1,8 +1,9 @@
-"""Published results beside ours: `ledger.yaml` says what was published and which command of ours answers it.
+"""Published results beside ours: `ledger.yaml` has what was published, and the command that measures ours.
 
 python -m autoencoders.ledger [entry ...] [--quick] [--seeds 0 1 2]: each run is `python train.py ...` in a
-process of its own, timed from its start to its end, and an evaluation. What was measured is kept in
-docs/ledger.json, and the README's table is made of it. (--seeds without a number only makes the table.)
+process of its own, timed from start to end, and an evaluation. What was measured is kept in
+docs/ledger.json, from which the tables of docs/results.md and the README are written. (--seeds without a
+number only writes them.)
 """
 
 import argparse
@@ -62,37 +63,65 @@ def reached(entry: Mapping[str, Any], ours: float) -> bool | None:
 
 
 def table(measured: Measured) -> str:
-    """The README's table, of the entries that were measured."""
-    lines = [
-        "| | published | ours | | our command | whole process |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, entry in entries().items():
-        if name not in measured:
-            continue
-        values = [result["value"] for result in measured[name].values()]
-        ours = mean(values)
-        spread = f" ± {stdev(values):.2g}" if len(values) > 1 else " (one seed)"
-        seconds = min(result["seconds"] for result in measured[name].values())  # other work only adds
-        quoted = "" if entry["published"] is None else f"{entry['published']:g}"
-        mark = {True: "reached", False: f"off by {_gap(entry, ours):.1%}", None: ""}[reached(entry, ours)]
-        source = entry["source"] + ("" if entry["seen"] else " (not seen by us in the source)")
+    """All entries that were measured, each with its source and protocol: the table of docs/results.md."""
+    lines = ["| | published | ours | | our command | time |", "|---|---|---|---|---|---|"]
+    for name, entry in _shown(measured).items():
+        notes = [
+            entry["source"] + ("" if entry["seen"] else " (not seen by us in the source)"),
+            f"protocol: {entry['protocol']}",
+            *([f"ours: {entry['differs']}"] if "differs" in entry else []),
+        ]
+        said = " ".join(entry["command"].split())
+        if "evaluate" in entry:
+            said += f"`, scored with `{entry['evaluate']}"
         lines.append(
-            f"| {entry['title']}<br><sub>{source}</sub> | {quoted} | **{ours:.4g}**{spread} | {mark} "
-            f"| `{' '.join(entry['command'].split())}` | {seconds:.0f} s |"
+            f"| {entry['title']}<br><sub>{'<br>'.join(notes)}</sub> | {_scores(entry, measured[name])} "
+            f"| `{said}` | {_seconds(measured[name])} |"
         )
     return "\n".join(lines)
 
 
-def _gap(entry: Mapping[str, Any], ours: float) -> float:
-    return float(abs(ours - entry["published"]) / abs(entry["published"]))
+def short_table(measured: Measured) -> str:
+    """The entries that are marked for the README, and how many of all are reached."""
+    shown = _shown(measured)
+    lines = ["| | published | ours | | time |", "|---|---|---|---|---|"]
+    for name, entry in shown.items():
+        if entry.get("readme"):
+            results = measured[name]
+            lines.append(f"| {entry['title']} | {_scores(entry, results)} | {_seconds(results)} |")
+    count = sum(bool(reached(entry, _ours(measured[name]))) for name, entry in shown.items())
+    lines += ["", f"{count} of {len(shown)} results are reached: [all of them](docs/results.md)."]
+    return "\n".join(lines)
+
+
+def _shown(measured: Measured) -> dict[str, dict[str, Any]]:
+    return {name: entry for name, entry in entries().items() if name in measured}
+
+
+def _scores(entry: Mapping[str, Any], results: Mapping[str, Mapping[str, float]]) -> str:
+    """The cells "published | ours | verdict"."""
+    ours, values = _ours(results), [result["value"] for result in results.values()]
+    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else " (one seed)"
+    quoted = "" if entry["published"] is None else f"{entry['published']:g}"
+    verdict = {True: "reached", False: "missed", None: ""}[reached(entry, ours)]
+    if verdict == "missed":
+        verdict += f" by {abs(ours - entry['published']) / abs(entry['published']):.1%}"
+    return f"{quoted} | **{ours:.4g}**{spread} | {verdict}"
+
+
+def _ours(results: Mapping[str, Mapping[str, float]]) -> float:
+    return mean(result["value"] for result in results.values())
+
+
+def _seconds(results: Mapping[str, Mapping[str, float]]) -> str:
+    return f"{min(result['seconds'] for result in results.values()):.0f} s"  # other work only adds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     ledger = entries()
     parser.add_argument("entries", nargs="*", help=", ".join(ledger), metavar="entry")
-    parser.add_argument("--quick", action="store_true", help="only the entries that are marked quick")
+    parser.add_argument("--quick", action="store_true", help="only the entries marked quick")
     parser.add_argument("--seeds", type=int, nargs="*", default=(0, 1, 2))
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.entries) - set(ledger):
@@ -110,9 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     result = {"value": value_of(entry, scores), "seconds": seconds}
                     measured.setdefault(name, {})[str(seed)] = result
             write_json(MEASURED, measured)
-    made = table(_known())
-    replace_between(REPOSITORY / "README.md", START, END, made)
-    print(f"\n{made}")
+    measured = _known()
+    replace_between(REPOSITORY / "docs" / "results.md", START, END, table(measured))
+    replace_between(REPOSITORY / "README.md", START, END, short_table(measured))
+    print(f"\n{table(measured)}")
 
 
 def _known() -> Measured:

@@ -53,6 +53,7 @@ INSTEAD = {  # choices of other templates, likewise
     "callbacks=default": "callbacks=[early_stopping,lr_monitor] uses several",
 }
 
+PATHS = ("init", "data.root", "hydra.run.dir", "hydra.sweep.dir")  # need no quoting for Hydra's grammar
 NAME = re.compile(r"[\w-]+").fullmatch  # of a file of conf/, and no path to another one
 # Finds any interpolation but that of a key, and for Hydra's own keys, as hydra.sweep.subdir, of the job.
 INTERPOLATION, INTERPOLATION_OF_HYDRA = (
@@ -81,7 +82,19 @@ def translate(argument: str) -> str:
     before, key = (searched, key.removeprefix(searched)) if key.startswith(searched) else ("", key)
     if sign == "+" and key.startswith("trainer."):
         sign = "++"  # Hydra refuses + on a key that is there already
+    if (
+        key in PATHS
+        and re.search(r"[()\[\]{}'\"=]", rest[1:])
+        and rest[1:2] not in "'\""
+        and "${" not in rest
+    ):
+        rest = "=" + quoted(rest[1:])
     return sign + before + RENAMED.get(key, key) + rest
+
+
+def quoted(path: Path | str) -> str:
+    """A path as Hydra's override grammar takes it whatever is in it."""
+    return "'" + str(path).replace("\\", r"\\").replace("'", r"\'") + "'"
 
 
 def parse_override(override: str) -> Override:

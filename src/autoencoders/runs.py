@@ -301,8 +301,8 @@ def compose_resumed(command: Command) -> DictConfig:
             continue
         init = to_paste("python", "train.py", f"init={command.folder}", *command.overrides)
         raise UserError(
-            f"{key}={now.get(key)} would make another run of {command.folder}, where it is "
-            f"{before.get(key)}; to start a new one from its weights: {init}"
+            f"{key}={now.get(key)} would make it another run: it was trained with {before.get(key)}. "
+            f"To start a new one from its weights: {init}"
         )
     if (command.folder / "checkpoints" / "last.ckpt").is_file():
         cfg.init = None  # these weights have been trained since

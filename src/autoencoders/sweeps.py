@@ -17,10 +17,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from autoencoders import jobs, runs, untrusted
-from autoencoders.config import check_secrets, quoted
+from autoencoders.config import check_secrets
 from autoencoders.errors import UserError, one_line, one_line_errors
 from autoencoders.files import atomic_write
-from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, translate
+from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, quoted, translate
 
 UNINTERESTING = ("logger", "hydra", "data.root", "evaluate", "resume")  # overrides that answer no question
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics of the table in the terminal; the CSV has all

@@ -1,5 +1,6 @@
 """`train.py --help`: the groups with their choices, and the keys that are changed most."""
 
+import re
 from pathlib import Path
 
 from autoencoders.config import CONF, REPOSITORY
@@ -13,11 +14,11 @@ KEYS = {
     "trainer.max_epochs=20": "any argument of lightning.Trainer",
     "trainer.devices=2": "GPUs, or processes on CPU cores",
     "data.batch_size=64": "the global batch, split over the devices",
-    "optimizer.lr=1e-3": "and every other key of the optimizer",
-    "network.hidden=[256,64]": "widths from the image to the code; the decoder mirrors them",
-    "corruption.std=0.3": "how much an image is corrupted",
-    "seed=1": "of weights, order and noise",
-    "evaluate=true": "score it beside reference rows at the end, with a report",
+    "optimizer.lr=1e-3": "the peak of the learning rate",
+    "network.hidden=[256,64]": "units per layer from the image to the code; the decoder mirrors them",
+    "corruption.std=0.3": "and every other key of the corruption",
+    "seed=1": "of the weights, the order of the images and all noise",
+    "evaluate=true": "end with an evaluation and its report",
     "hydra.run.dir=runs/mine": "the run's folder",
 }
 
@@ -32,12 +33,13 @@ def text() -> str:
         lines += [f"  {name:18} {_about(folder / f'{name}.yaml')}".rstrip() for name in names]
     lines += ["", "Change any key by its path (--cfg job shows them all):", ""]
     lines += [f"  {key:26} {about}" for key, about in KEYS.items()]
-    lines += ["", "Go on with what there is:", ""]
+    lines += ["", "Start from a run:", ""]
     lines += [
-        "  resume=<run or sweep>      where it stopped, to the same bits",
+        "  resume=<run or sweep>      continue it where it stopped, to the same bits",
         "  rerun=<run>                train it again, in a new folder",
         "  init=<run or checkpoint>   start a new run from its weights",
-        "  -m model=vae,linear        a sweep: a job for each combination",
+        "",
+        "Run a job for each combination of values: -m model=vae,linear seed=0,1",
         "",
         "Your own modules, callbacks and config folders: docs/own_code.md",
     ]
@@ -52,4 +54,4 @@ def _about(path: Path) -> str:
             break
         if not line.startswith("# @package"):
             lines.append(line.removeprefix("#").strip())
-    return " ".join(lines).partition(". ")[0].rstrip(".:")
+    return re.split(r"(?<=[.?])\s", " ".join(lines))[0].rstrip(".:")
