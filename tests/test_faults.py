@@ -26,7 +26,7 @@ from autoencoders.models import VAE, base
 
 def test_a_non_finite_loss_ends_the_run(composed: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        training.train(composed("network=mlp", "model.lr=1e30", "trainer.max_epochs=2"), tmp_path)
+        training.train(composed("network=mlp", "optimizer.lr=1e30", "trainer.max_epochs=2"), tmp_path)
     assert "the loss is nan at step 2, learning rate" in str(error.value)
     assert "nll is nan; there is no checkpoint yet" in str(error.value)
     assert not list((tmp_path / "checkpoints").iterdir())
@@ -67,7 +67,7 @@ def test_the_term_and_the_last_good_checkpoint_are_named(
 
 @pytest.mark.slow
 def test_a_non_finite_loss_ends_the_run_on_two_devices(data_root: Path, tmp_path: Path) -> None:
-    options = ["network=mlp", "model.lr=1e30", "trainer.max_epochs=3", "trainer.devices=2", *NO_WANDB]
+    options = ["network=mlp", "optimizer.lr=1e30", "trainer.max_epochs=3", "trainer.devices=2", *NO_WANDB]
     done = run("train.py", data_root, *small(data_root, tmp_path / "run", *options), ok=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr

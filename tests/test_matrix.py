@@ -6,6 +6,7 @@ from conftest import Compose
 from hydra.errors import HydraException
 
 from autoencoders import config, training
+from autoencoders.errors import UserError
 
 
 def options(group: str) -> list[str]:
@@ -30,12 +31,11 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
             continue  # refused by the data
         cfg = composed(f"model={model}", f"data={data}", f"corruption={corruption}", *SIZES)
         module = training.build_data(cfg)
-        autoencoder = training.build_model(cfg, module)
         if refused(model, data, corruption):
-            with pytest.raises(ValueError, match=r"nothing to (denoise|colour)"):
-                autoencoder.check_data(module)
+            with pytest.raises(UserError, match=r"nothing to (denoise|colour)"):
+                training.build_model(cfg, module)
             continue
-        autoencoder.check_data(module)
+        autoencoder = training.build_model(cfg, module)
         module.setup("fit")
         batch = module.pair(next(iter(module.train_dataloader())), training=True)
         loss = autoencoder.total({name: term.mean() for name, term in autoencoder.loss_terms(batch).items()})

@@ -14,12 +14,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from autoencoders.errors import redacted
-from autoencoders.overrides import INTERPOLATION, parse_override, quoted
+from autoencoders.errors import UserError, redacted
+from autoencoders.overrides import INTERPOLATION, parse_override, quoted, spells_out_a_secret
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
-SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
+SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)  # the name of a key or a variable
+SHORTEST = 4  # letters of a secret that is looked for within other values
 
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
 
@@ -100,31 +101,36 @@ def plain(node: DictConfig | ListConfig) -> Any:
 
 def shareable(cfg: DictConfig) -> Any:
     """The config resolved, for files and loggers; secrets, such as ${oc.env:WANDB_API_KEY}, are "***"."""
-    resolved = plain(cfg)
-    secrets = [value for _, _, value in _secrets(_unresolved(cfg), resolved)]
+    raw, resolved = _unresolved(cfg), plain(cfg)
+    secrets = dict(_secrets(raw, resolved))
 
-    def hide(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: hide(value) for key, value in node.items()}
-        if isinstance(node, list):
-            return [hide(value) for value in node]
-        if isinstance(node, str):
-            for secret in secrets:
-                node = node.replace(secret, "***")
-        return node
+    def hide(raw: Any, value: Any, place: str) -> Any:
+        if place in secrets or (_interpolated(raw) and str(value) in secrets.values()):
+            return "***"
+        if isinstance(value, dict):
+            inner = raw if isinstance(raw, dict) else dict.fromkeys(value, raw)
+            return {key: hide(inner[key], child, f"{place}.{key}") for key, child in value.items()}
+        if isinstance(value, list):
+            items = raw if isinstance(raw, list) else [raw] * len(value)
+            return [hide(items[i], child, f"{place}.{i}") for i, child in enumerate(value)]
+        for secret in secrets.values():
+            if isinstance(value, str) and len(secret) >= SHORTEST:
+                value = value.replace(secret, "***")
+        return value
 
-    return hide(resolved)
+    return hide(raw, resolved, "")
 
 
 def settled(cfg: DictConfig) -> Any:
     """The config as a run keeps it to be rebuilt from: a key that follows another key still does, and what
     came from elsewhere, such as ${now:%Y} or ${oc.env:HOME}, has its value of today, unless it is secret."""
     raw = _unresolved(cfg)
-    secrets = [place for place, _, _ in _secrets(raw, plain(cfg))]
+    secrets = dict(_secrets(raw, plain(cfg)))
 
     def settle(raw: Any, value: Any, place: str) -> Any:
-        if isinstance(raw, str) and "${" in raw:
-            return value if re.search(INTERPOLATION, raw) and place not in secrets else raw
+        if _interpolated(raw):
+            leaks = any(secret in str(value) for secret in secrets.values() if len(secret) >= SHORTEST)
+            return raw if place in secrets or leaks or not re.search(INTERPOLATION, raw) else value
         if isinstance(raw, dict):
             return {key: settle(raw[key], value[key], f"{place}.{key}") for key in raw}
         if isinstance(raw, list):
@@ -134,19 +140,35 @@ def settled(cfg: DictConfig) -> Any:
     return settle(raw, plain(cfg), "")
 
 
-def _secrets(raw: Any, value: Any, place: str = "") -> Iterator[tuple[str, str, str]]:
-    """Where a value was interpolated and is a key or a password, by its name or by its look: (place, raw,
-    value)."""
-    if isinstance(raw, str) and "${" in raw and isinstance(value, str) and value:
-        names = [place.rpartition(".")[2], *re.findall(r"oc\.env:\s*(\w+)", raw)]
-        if any(map(SECRET.search, names)) or redacted(value) != value:
-            yield place, raw, value
+def check_secrets(cfg: DictConfig) -> None:
+    """Raises UserError for a password or a key that a config file spells out: it would end up in the run's
+    files."""
+    for place, value in leaves(_unresolved(cfg)):
+        name = re.sub(r"(\[\d+\])+$", "", place).rpartition(".")[2]
+        if isinstance(value, str) and value and spells_out_a_secret(f"{name}={value}"):
+            raise UserError(
+                f"{place} holds a password or a key, which would end up in the run's files: "
+                "write ${oc.env:NAME} and set the variable NAME"
+            )
+
+
+def _secrets(raw: Any, value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """The interpolated values that are keys or passwords, by their name or their look: (place, value)."""
+    if _interpolated(raw) and value not in (None, "", {}, []):
+        key = re.sub(r"(\.\d+)+$", "", place).rpartition(".")[2]
+        names = [key, *re.findall(r"oc\.env:\s*['\"]?(\w+)", raw)]
+        if any(map(SECRET.search, names)) or redacted(str(value)) != str(value):
+            yield place, str(value)
     elif isinstance(raw, dict) and isinstance(value, dict):
         for key in raw:
             yield from _secrets(raw[key], value[key], f"{place}.{key}")
     elif isinstance(raw, list) and isinstance(value, list):
         for index, (r, v) in enumerate(zip(raw, value, strict=True)):
             yield from _secrets(r, v, f"{place}.{index}")
+
+
+def _interpolated(raw: Any) -> bool:
+    return isinstance(raw, str) and "${" in raw
 
 
 def _unresolved(cfg: DictConfig) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 FULL_ERRORS = os.environ.setdefault("AUTOENCODERS_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
 # Where what looks like a secret stands in a text: before the @ of a URL, and after the name of a key.
 SECRETS = re.compile(r"(://)[^\s/]+(?=@)|((?:token|secret|passw(?:or)?d|api_?key)=)[^\s&'\"]+", re.IGNORECASE)
+SECRET_VARIABLE = re.compile(r"(key|token|secret|passw(or)?d)$", re.IGNORECASE)  # of the environment
 LONGEST = 1000  # characters of a line
 # Where a job of a sweep leaves the reason for its failure.
 ERROR_FILE = "AUTOENCODERS_ERROR_FILE"
@@ -72,13 +73,16 @@ def is_main_process() -> bool:
 
 
 def redacted(text: str) -> str:
-    """The text without W&B's key, passwords in URLs and what follows `token=` and the like.
+    """The text without the environment's keys and passwords, such as WANDB_API_KEY's, passwords in URLs and
+    what follows `token=` and the like.
 
     >>> redacted("https://me:hidden@host/path?token=abc&page=2")
     'https://***@host/path?token=***&page=2'
     """
-    key = os.environ.get("WANDB_API_KEY", "")
-    return SECRETS.sub(r"\1\2***", text.replace(key, "***") if len(key) >= 8 else text)
+    for name, value in os.environ.items():
+        if len(value) >= 8 and SECRET_VARIABLE.search(name):
+            text = text.replace(value, "***")
+    return SECRETS.sub(r"\1\2***", text)
 
 
 def one_line(text: str) -> str:

@@ -48,7 +48,7 @@ def latent_scatter(codes: Tensor, labels: Tensor, classes: Sequence[str]) -> Fig
     places = codes.cpu().numpy()
     colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
     if len(classes) > 20:
-        colours = matplotlib.colormaps["hsv"].resampled(len(classes))
+        colours = matplotlib.colormaps["hsv"].resampled(len(classes) + 1)  # its ends are the same red
     if not classes:
         axis.scatter(places[:, 0], places[:, 1], s=4, alpha=0.7, linewidths=0)
     for index, name in enumerate(classes):

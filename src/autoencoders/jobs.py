@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from autoencoders import runs, untrusted
 from autoencoders.config import REPOSITORY
 from autoencoders.devices import gpus
-from autoencoders.errors import ERROR_FILE, UserError
+from autoencoders.errors import ERROR_FILE, UserError, one_line
 from autoencoders.files import atomic_write
 from autoencoders.processes import GRACE_S, Interruption, how_it_ended
 
@@ -78,18 +78,27 @@ class Job:
                 raise UserError(
                     f"{folder} holds another job ({' '.join(held)}): choose another hydra.sweep.dir"
                 )
-            if not (keep and (folder / runs.CONFIG).is_file()):
+            kept = keep and (folder / runs.CONFIG).is_file()
+            if not kept:
                 runs.write_config(folder, own, overrides)
-            return cls._of(folder, overrides, own, trust=True)
+            # What the folder held before anyone may have made.
+            return cls._of(folder, overrides, own, trust=not kept or bool(own.get("trust")))
         finally:
             hydra_config.cfg = before
 
     @classmethod
-    def read(cls, folder: Path, trust: bool, words: Sequence[str], changes: Sequence[str]) -> "Job":
-        """The job that a folder holds, which anyone may have made."""
-        overrides = runs.read_overrides(folder)
-        job = cls._of(folder.absolute(), overrides, runs.read_run(folder, trust, words), trust)
-        job.changes, job.script = list(changes), Path(sys.argv[0]).absolute()
+    def read(cls, command: runs.Command) -> "Job":
+        """The job in a folder that anyone may have made, to be resumed with the command's overrides.
+
+        Raises:
+            UserError: it holds none, or the overrides would make another one of it.
+        """
+        folder, overrides = command.folder.absolute(), runs.read_overrides(command.folder)
+        cfg = runs.read_run(command.folder, command.trust, command.trusting)
+        job = cls._of(folder, overrides, cfg, command.trust)
+        job.changes, job.script = command.overrides, Path(sys.argv[0]).absolute()
+        if not job.finished:
+            runs.compose_resumed(command)
         return job
 
     @classmethod
@@ -118,7 +127,11 @@ class Job:
     @property
     def value(self) -> float:
         """The objective of a finished job."""
-        return float(untrusted.read_metrics(self.folder / "metrics.json")[self.objective])
+        path = self.folder / "metrics.json"
+        metrics = untrusted.read_metrics(path)
+        if self.objective not in metrics:
+            raise UserError(f"{path} has no {self.objective}")
+        return float(metrics[self.objective])
 
     @property
     def error(self) -> str | None:
@@ -235,25 +248,27 @@ def run_alone(cfg: DictConfig) -> float:
     return job.value if job.finished else math.nan
 
 
-def resume(sweep: Path, trust: bool, words: Sequence[str], overrides: Sequence[str]) -> None:
-    """Runs the jobs of a sweep that are not finished, from their folders alone.
+def of_sweep(command: runs.Command) -> tuple[list[Job], int | None]:
+    """The jobs of a sweep, from their folders alone, and how many of them to run side by side.
 
     Args:
-        overrides: of this command: for all jobs, and hydra.launcher.max_parallel.
+        command: its overrides are for all jobs, but for hydra.launcher.max_parallel.
+
+    Raises:
+        UserError: a job is not what a sweep leaves, or the overrides are not for a resumed one.
     """
     key = "hydra.launcher.max_parallel="
-    parallel = [override.removeprefix(key) for override in overrides if override.startswith(key)]
+    parallel = [override.removeprefix(key) for override in command.overrides if override.startswith(key)]
     if parallel and not (parallel[-1].isdecimal() and int(parallel[-1])):
         raise UserError(f"{key}{parallel[-1]} must be ≥ 1")
-    changes = [override for override in overrides if not override.startswith(key)]
+    changes = [override for override in command.overrides if not override.startswith(key)]
     if of_hydra := [override for override in changes if override.startswith("hydra")]:
         raise UserError(f"{of_hydra[0]} is for new sweeps: a resumed sweep stays what it is")
-    folders = sorted((path.parents[1] for path in sweep.glob(f"*/{runs.CONFIG}")), key=by_number)
-    batch = [Job.read(folder, trust, words, changes) for folder in folders]
-    for job in batch:
-        if not job.finished:
-            runs.compose_resumed(runs.Command(job.folder, changes, [], trust, list(words)))
-    run(batch, int(parallel[-1]) if parallel else None)
+    folders = sorted((path.parents[1] for path in command.folder.glob(f"*/{runs.CONFIG}")), key=by_number)
+    if not folders:
+        raise UserError(f"{command.folder} holds no jobs of a sweep")
+    jobs = [Job.read(replace(command, folder=folder, overrides=changes)) for folder in folders]
+    return jobs, int(parallel[-1]) if parallel else None
 
 
 def by_number(folder: Path) -> tuple[int, str]:
@@ -280,7 +295,7 @@ def _stop(running: Sequence[Job], interruption: Interruption) -> None:
 
 
 def _say(job: Job, what: str) -> None:
-    print(f"job {job.name} [{' '.join(job.overrides)}] {what}", flush=True)
+    print(one_line(f"job {job.name} [{' '.join(job.overrides)}] {what}"), flush=True)
 
 
 def _config_flags() -> list[str]:

@@ -2,7 +2,7 @@
 written."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def parse_override(override: str) -> Override:
     Raises:
         UserError: it isn't one, or holds a secret.
     """
-    if redacted(override) != override:
+    if spells_out_a_secret(override):
         raise UserError(f"{override} holds a password or a key, which would end up in the run's files")
     try:
         return OverridesParser.create().parse_override(override)
@@ -112,7 +112,7 @@ def parse_override(override: str) -> Override:
         raise UserError(f"{override[:80]} can't be read: {said}") from None
 
 
-def parse_stored_override(override: str, source: Path, keys: Sequence[str], hydra: str = "") -> Override:
+def parse_stored_override(override: str, source: Path, keys: Collection[str], hydra: str = "") -> Override:
     """An override out of a file, which anyone may have written.
 
     Args:
@@ -145,6 +145,15 @@ def parse_stored_override(override: str, source: Path, keys: Sequence[str], hydr
     if "." not in key and any(re.search(r"[/\\]", text) for text in texts):
         raise refused
     return result
+
+
+def spells_out_a_secret(override: str) -> bool:
+    """Whether a password or a key is in it, as `token=...` or `{token: ...}`, and no ${oc.env:TOKEN}, which
+    keeps it out of files."""
+    before = ""
+    while override != before:
+        before, override = override, re.sub(r"\$\{[^{}]*\}", "", override)
+    return any(redacted(text) != text for text in (override, re.sub(r":\s+", "=", override)))
 
 
 def _texts(value: Any) -> Iterator[str]:

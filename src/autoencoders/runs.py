@@ -1,17 +1,18 @@
 """A run folder: it is one run's alone, and holds what it takes to resume, repeat or evaluate that run."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from filelock import FileLock, Timeout
 from hydra._internal.utils import get_args_parser
@@ -20,15 +21,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import untrusted
-from autoencoders.config import compose_conf, compose_over, leaves, settled
-from autoencoders.errors import UserError, is_main_process, one_line_errors
+from autoencoders.config import check_secrets, compose_conf, compose_over, leaves, settled
+from autoencoders.errors import UserError, is_main_process, one_line, one_line_errors
 from autoencoders.files import atomic_write
-from autoencoders.overrides import parse_override, translate
+from autoencoders.overrides import parse_override, parse_stored_override, translate
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 # What may be other than it was when a run is resumed.
 RESUMABLE = ("trainer", "callbacks", "logger", "figures", "checkpoint", "evaluate", "evaluation", "trust")
+FOLDER = re.compile(r"hydra\.(run|sweep)\.dir").fullmatch
 RESUMABLE_KEYS = ("data.root", "data.eval_batch_size")
 
 
@@ -78,14 +80,20 @@ class Command:
         found = [path.parents[1] for path in Path("runs").glob(f"*/{started()}/checkpoints/last.ckpt")]
         return cls(found[0], [], [], True, ["python", "train.py", *arguments]) if found else None
 
+    @property
+    def trusting(self) -> str:
+        """The command with trust=true, to be pasted."""
+        return to_paste(*self.words, "trust=true")
+
     def config(self) -> tuple[DictConfig, DictConfig]:
         """The run's config as it was trained, and with the overrides over it.
 
         Raises:
             UserError: it isn't a run's, or needs trust=true.
         """
-        trained = read_run(self.folder, self.trust, self.words)
+        trained = read_run(self.folder, self.trust, self.trusting)
         cfg = compose_over(trained, self.overrides, self.config_folders)
+        check_secrets(cfg)
         cfg.trust = self.trust
         return trained, cfg
 
@@ -109,12 +117,12 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """The arguments of a new run or sweep in today's words, flags first, each looked at."""
     parsed = parse_flags(arguments)
     overrides = [translate(override) for override in parsed.overrides]
-    for override in overrides:
-        if parse_override(override).get_key_element() == "hydra.run.dir" and override.endswith("="):
-            raise UserError("hydra.run.dir= names no folder")
+    for override in map(parse_override, overrides):
+        if FOLDER(override.key_or_group) and not override.is_delete() and not str(override.value()).strip():
+            raise UserError(f"{override.key_or_group}= names no folder")
     flags = list(arguments)
-    for override in parsed.overrides:
-        flags.remove(override)
+    for argument in parsed.overrides:
+        flags.remove(argument)
     return [*flags, *overrides]
 
 
@@ -130,6 +138,7 @@ class RunFolderLock(Callback):
     """Takes a run's folder before Hydra writes into it, for as long as this process lives."""
 
     held: FileLock | None = None
+    made: ClassVar[Sequence[Path]] = ()  # the folders that this process has made for it
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if not is_main_process():
@@ -137,6 +146,7 @@ class RunFolderLock(Callback):
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in the folder's name
         try:
             with one_line_errors():
+                check_secrets(config)  # before Hydra writes it
                 RunFolderLock.held = lock(Path(str(config.hydra.run.dir)), resumed=False)
         except UserError as error:  # one whose traceback was asked for; of any Exception Hydra only warns
             raise SystemExit(1) from error
@@ -149,7 +159,8 @@ def lock(folder: Path, resumed: bool) -> FileLock:
         UserError: another process trains in it, or it holds another run, which would be lost.
     """
     file_lock = FileLock(folder / ".hydra" / "lock")
-    Path(file_lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    RunFolderLock.made = missing(folder / ".hydra")
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     try:
         file_lock.acquire(blocking=False)
     except Timeout:
@@ -162,29 +173,42 @@ def lock(folder: Path, resumed: bool) -> FileLock:
 
 @contextmanager
 def removed_if_empty(folder: Path) -> Iterator[None]:
-    """A run folder does not outlive a run that fails before it has put anything there."""
+    """A run folder does not outlive a run that fails before it has put anything there; nor do the folders
+    around it, as far as they were made for it."""
     try:
         yield
     except BaseException:
         if is_main_process() and folder.is_dir() and not _files(folder):
-            shutil.rmtree(folder)
-            for parent in (folder.parent, folder.parent.parent):
-                if parent.name and parent != Path.cwd() and not any(parent.iterdir()):
-                    parent.rmdir()
+            remove(RunFolderLock.made, folder / "checkpoints", folder / "figures")
         raise
+
+
+def missing(folder: Path) -> list[Path]:
+    """The folders that have to be made for it to be there, from the inside out."""
+    absolute = folder.absolute()
+    return [path for path in (absolute, *absolute.parents) if not path.exists()]
+
+
+def remove(made: Sequence[Path], *empty: Path) -> None:
+    """Removes the first folder that was made, and of the others those that are empty then."""
+    if made:
+        shutil.rmtree(made[0], ignore_errors=True)
+    for path in (*empty, *made[1:]):
+        with suppress(OSError):  # it holds something
+            path.rmdir()
 
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts]
 
 
-def read_run(run: Path, trust: bool, words: Sequence[str] = ()) -> DictConfig:
+def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
     """The config that a run was trained with, unresolved; where to find its data only if there is data, as
     the run may come from elsewhere, and a file must not say where to download to.
 
     Args:
         trust: whether it may name other classes than the project's.
-        words: the user's command, to be shown with trust=true where that is needed.
+        trusting: the command that would trust it, to be shown where that is needed.
 
     Raises:
         UserError: it isn't a run's, or needs trust=true.
@@ -194,12 +218,9 @@ def read_run(run: Path, trust: bool, words: Sequence[str] = ()) -> DictConfig:
     untrusted.check_run(run)
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
-    config = untrusted.read_config(run / CONFIG, trust, words)
-    if (
-        isinstance(root := config.get("data", {}).get("root"), str)
-        and not trust
-        and not _has_data(Path(root))
-    ):
+    config = untrusted.read_config(run / CONFIG, trust, trusting)
+    root = config.data.get("root")
+    if isinstance(root, str) and not trust and not _has_data(Path(root)):
         config.data.root = "${repository:}/data"
     return config
 
@@ -288,7 +309,9 @@ def compose_resumed(command: Command) -> DictConfig:
 def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
     """A new folder, and the config of a run with the overrides over it: it's trained again, to the same
     weights. Says so where it would not be the same."""
-    folder = next((o.partition("=")[2] for o in command.overrides if o.startswith("hydra.run.dir=")), None)
+    named = [parse_override(o).value() for o in command.overrides if o.startswith("hydra.run.dir=")]
+    if named and not str(named[-1]).strip():
+        raise UserError("hydra.run.dir= names no folder")
     command.overrides = [o for o in command.overrides if not o.startswith("hydra.run.dir=")]
     if others := [override for override in command.overrides if override.startswith("hydra")]:
         raise UserError(
@@ -296,9 +319,9 @@ def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
         )
     trained, cfg = command.config()
     if is_main_process() and (changed := list(_changed(command.folder, trained))):
-        print(f"note: today's defaults and versions differ: {', '.join(changed)}", flush=True)
+        print(one_line(f"note: today's defaults and versions differ: {', '.join(changed)}"), flush=True)
     name = str(cfg.model._target_).rpartition(".")[2].removesuffix("Autoencoder").lower() or "autoencoder"
-    return Path(folder.strip("'\"") if folder else f"runs/{name}/{started()}"), cfg
+    return Path(str(named[-1]) if named else f"runs/{name}/{started()}"), cfg
 
 
 def _changed(run: Path, trained: DictConfig) -> Iterator[str]:
@@ -307,6 +330,8 @@ def _changed(run: Path, trained: DictConfig) -> Iterator[str]:
         o for o in map(translate, read_overrides(run)) if not o.startswith(("resume=", "trust=", "hydra"))
     ]
     try:
+        for override in said:  # anyone may have written them
+            parse_stored_override(override, run / OVERRIDES, untrusted.top_level_keys())
         today = compose_conf(said)
     except Exception:  # an override of then that says nothing today, or of a config folder of the user's
         today = trained

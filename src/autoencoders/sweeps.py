@@ -5,8 +5,6 @@ Every sweep makes them by itself; python -m autoencoders.sweeps <sweep folder> m
 
 import csv
 import math
-import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from autoencoders import jobs, runs, untrusted
-from autoencoders.config import compose_conf
+from autoencoders.config import check_secrets
 from autoencoders.errors import UserError, one_line, one_line_errors
 from autoencoders.files import atomic_write
 from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, quoted, translate
@@ -142,8 +140,9 @@ def settings(folder: Path) -> tuple[str, str, tuple[str, list[float]] | None]:
             metric = objective if metric == "${objective}" else metric
     match content:
         case {"hydra": {"callbacks": {"summary": {"levels": {"key": str(key), "values": list(values)}}}}}:
-            numbers = [number for value in values if (number := _number(str(value))) is not None]
-            levels = (key, numbers) if re.fullmatch(r"[\w.]+", key) else None
+            texts = [value for value in values if isinstance(value, str)]
+            numbers = [number for text in texts if (number := _number(text)) is not None]
+            levels = (key, numbers) if numbers else None
     return metric, reference, levels
 
 
@@ -232,12 +231,19 @@ class Summary(Callback):
     """
 
     started: ClassVar[Path | None] = None  # the folder of the sweep that this process runs
+    made: ClassVar[Sequence[Path]] = ()  # the folders that there were none of before it
 
     def __init__(self, metric: str, reference: str | None, levels: Mapping[str, Any] | None = None) -> None:
         self.metric, self.reference, self.levels = metric, reference, levels
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            with one_line_errors():
+                check_secrets(config)  # before Hydra writes it
+        except UserError as error:  # of any Exception Hydra only warns
+            raise SystemExit(1) from error
         Summary.started = Path(str(config.hydra.sweep.dir))
+        Summary.made = runs.missing(Summary.started)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         finish(Path(str(config.hydra.sweep.dir)), trust=True)
@@ -252,9 +258,11 @@ def finish(folder: Path, trust: bool) -> None:
     rows = summarize(folder)
     failed = [row for row in rows if row.status in ("failed", "unfinished")]
     for row in failed:
-        print(f"error: job {row.name} failed: {row.error or 'it did not end'}", file=sys.stderr)
-    if (levels := settings(folder)[2]) and any(row.status == "finished" for row in rows):
-        write_levels(folder, rows, *levels, trust)
+        print(one_line(f"error: job {row.name} failed: {row.error or 'it did not end'}"), file=sys.stderr)
+    levels = settings(folder)[2]
+    finished = [row for row in rows if row.status == "finished"]
+    if levels and finished and all(levels[0] in row.overrides for row in finished):
+        write_levels(folder, finished, *levels, trust)
     if failed:
         again = runs.to_paste("python", "train.py", f"resume={folder}")
         print(
@@ -268,13 +276,14 @@ def write_levels(folder: Path, rows: Sequence[Row], key: str, values: Sequence[f
     the table of what they were trained at against what they are tested at.
 
     Args:
+        rows: the finished jobs.
         key: the key, which the sweep varies.
         values: what to test at.
     """
     from autoencoders import figures
     from autoencoders.evaluation import test_errors
 
-    trained = {row.overrides[key]: folder / row.name for row in rows if row.status == "finished"}
+    trained = {row.overrides[key]: folder / row.name for row in rows}
     arguments = ["trust=true"] if trust else []
     errors = [
         [
@@ -303,7 +312,7 @@ def removed_if_empty() -> Iterator[None]:
     except BaseException:
         folder = Summary.started
         if folder and folder.is_dir() and not _begun(folder):
-            shutil.rmtree(folder)
+            runs.remove(Summary.made)
         raise
 
 
@@ -319,8 +328,9 @@ def is_sweep(folder: Path) -> bool:
 def resume(command: runs.Command) -> None:
     """Runs the jobs of a sweep that are not finished, and makes what it leaves."""
     untrusted.check_links(command.folder)
+    batch, max_parallel = jobs.of_sweep(command)
     try:
-        jobs.resume(command.folder, command.trust, command.words, command.overrides)
+        jobs.run(batch, max_parallel)
     except BaseException:
         summarize(command.folder)
         raise
@@ -346,16 +356,15 @@ def search_again(command: runs.Command, arguments: Sequence[str]) -> list[str] |
     if not of_search:
         return None
     of_jobs, of_hydra = (untrusted.read_strings(path, overrides.get(of)) for of in ("task", "hydra"))
-    keys = [str(key) for key in compose_conf([])] + ["experiment", "sweeps", "debug"]
-    of_jobs, of_hydra = ([translate(override) for override in some] for some in (of_jobs, of_hydra))
+    of_jobs = [override for override in map(translate, of_jobs) if not override.startswith("trust=")]
+    of_hydra, keys = list(map(translate, of_hydra)), untrusted.top_level_keys()
     for override in [] if command.trust else of_jobs:
         parse_stored_override(override, path, keys)
     for override in [] if command.trust else of_hydra:
         parse_stored_override(override, path, keys, OF_A_SWEEP)
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
-    kept = [o for o in of_jobs if not o.startswith("trust=")]
-    kept += [o for o in of_hydra if not o.startswith("hydra.sweep.dir=")]
-    return ["-m", *kept, f"hydra.sweep.dir={quoted(command.folder.resolve())}", *rest]
+    kept = [override for override in of_hydra if not override.startswith("hydra.sweep.dir=")]
+    return ["-m", *of_jobs, *kept, f"hydra.sweep.dir={quoted(command.folder.resolve())}", *rest]
 
 
 if __name__ == "__main__":

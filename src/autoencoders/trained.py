@@ -110,7 +110,8 @@ def load(folder: str | Path, trust: bool = False) -> TrainedRun:
         UserError: it isn't a run's folder, or needs to be trusted.
     """
     path = Path(folder)
-    config = runs.read_run(path, trust, ("autoencoders.load",))
+    config = runs.read_run(path, trust, f"autoencoders.load({str(folder)!r}, trust=True)")
+    config.trust = trust
     data = build_data(config)
     model = build_model(config, data)
     untrusted.load_weights(model, runs.best_checkpoint(path))

@@ -194,6 +194,8 @@ def initialize(model: torch.nn.Module, source: Path) -> None:
     Raises:
         UserError: there is nothing that fits.
     """
+    if source.is_dir():
+        untrusted.check_links(source)
     path = runs.best_checkpoint(source) if source.is_dir() else source
     if not path.is_file():
         raise UserError(f"init={source} is neither a run folder nor a checkpoint")
@@ -247,7 +249,8 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) 
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in own),
         _convert_="all",
     )
-    assert isinstance(trainer, Trainer)
+    if not isinstance(trainer, Trainer):
+        raise UserError(f"trainer._target_={chosen.get('_target_')} is not a lightning.Trainer")
     devices.check_batch_size(cfg.data.get("batch_size"), trainer.world_size)
     return trainer
 

@@ -6,9 +6,8 @@ import csv
 import json
 import os
 import re
-import shlex
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,23 +26,38 @@ IDS = {"wandb-id.txt": r"[\w-]{1,64}", "mlflow-id.txt": r"[0-9a-f]{32}"}  # of a
 OF_WANDB = "wandb/*/logs/debug-core.log"  # a link that W&B makes to its own log, and never reads
 # Keys of a logger that a stranger's file may set: the others say where to send, with the user's own account.
 OF_LOGGERS = re.compile(
-    r"logger\.\w+\.(_target_|project|group|mode|name|notes|job_type|experiment_name|run_name|tags.*)"
+    r"logger\.\w+\.(_target_|project|group|mode|name|notes|job_type|experiment_name|run_name"
+    r"|tags(\[\d+\]|\.[\w-]+)?)"
 )
 # Keys that say where to read, write or send to, which a stranger's file may not choose.
-PLACE = re.compile(r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init)$", re.IGNORECASE)
+PLACE = re.compile(
+    r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init|registry)(\[\d+\])*$", re.IGNORECASE
+)
+LARGEST = 2**17  # bytes of a YAML file: a run's have some thousands, and a million take a minute to parse
+Place = tuple[str, ...]  # of a value in nested dicts and lists
+EXPANDED = 2**20  # letters of a config with all that it refers to put in
+# What each run's config has: a mapping each, and the other keys.
+PARTS = ("trainer", "callbacks", "logger", "data", "model", "checkpoint", "figures", "evaluation")
+KEYS = ("seed", "objective", "evaluate", "ema", "init")
 
 
-def read_config(path: Path, trust: bool, again: Sequence[str]) -> DictConfig:
+def read_config(path: Path, trust: bool, trusting: str) -> DictConfig:
     """The config of a run, unresolved, in today's form.
 
     Args:
         trust: whether it may name other classes than the project's, and places.
-        again: the user's command, to be shown with trust=true where that is needed.
+        trusting: the command that would trust it, to be shown where that is needed.
 
     Raises:
         UserError: it's not a config, or it needs to be trusted.
     """
     content = upgrade.to_today(_read_mapping(path))
+    wrong = [key for key in PARTS if not isinstance(content.get(key), dict)]
+    if missing := [*wrong, *(key for key in KEYS if key not in content)]:
+        raise UserError(f"{path} is not the config of a run: it has no {', '.join(missing)}")
+    for key in ("defaults", "hydra"):  # from which Hydra would compose more
+        if key in content:
+            raise UserError(f"{path} is not the config of a run: it has a key {key}")
     try:
         config = OmegaConf.create(content)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
@@ -51,20 +65,68 @@ def read_config(path: Path, trust: bool, again: Sequence[str]) -> DictConfig:
     if not trust:
         for key, value in leaves(content):
             if reason := _needs_trust(key, value):
-                command = shlex.join([*again, "trust=true"])
-                raise UserError(f"{path}: {key}={value} {reason}; if you trust it: {command}")
+                raise UserError(f"{path}: {key}={value} {reason}; if you trust it: {trusting}")
+        if (size := _expanded(content)) is None:
+            raise UserError(f"{path} is not a config: a key refers to itself")
+        if size > EXPANDED:
+            raise UserError(f"{path} is too large: its keys refer to too many others")
     assert isinstance(config, DictConfig)
     return config
+
+
+def _expanded(content: dict[str, Any]) -> int | None:
+    """About how many letters a config has once ${another.key} is put in everywhere, as each may hold several
+    that hold several; None if one holds itself."""
+    sizes: dict[Place, int | None] = {}
+
+    def size(place: Place, node: Any) -> int:
+        if place not in sizes:
+            sizes[place] = None
+            total = len(str(node)) if isinstance(node, str) else 1
+            total += sum(size((*place, name), child) for name, child in _children(node).items())
+            total += sum(size(target, find(target)) for target in _references(node, place))
+            sizes[place] = total
+        if (known := sizes[place]) is None:
+            raise RecursionError
+        return known
+
+    def find(place: Place) -> Any:
+        node: Any = content
+        for index, name in enumerate(place):
+            if followed := _references(node, place[:index]):
+                return find((*followed[0], *place[index:]))
+            node = _children(node).get(name)
+        return node
+
+    try:
+        return size((), content)
+    except RecursionError:
+        return None
+
+
+def _children(node: Any) -> dict[str, Any]:
+    if isinstance(node, dict):
+        return {str(key): child for key, child in node.items()}
+    return {str(index): child for index, child in enumerate(node)} if isinstance(node, list) else {}
+
+
+def _references(node: Any, place: Place) -> list[Place]:
+    """The keys that a text at `place` refers to, as ${another.key} or ${.sibling}."""
+    found = re.findall(r"\$\{(\.*)([\w.\[\]]*)\}", node) if isinstance(node, str) else []
+    return [(*place[: len(place) - len(up) if up else 0], *re.findall(r"\w+", key)) for up, key in found]
 
 
 def _needs_trust(key: str, value: Any) -> str | None:
     """Why a value is more than a choice of conf/ or a plain value."""
     if re.search(r"(^|[.\]])_\w+_($|[.\[])", key):  # what tells Hydra what to instantiate
-        if key.endswith("._partial_") and isinstance(value, bool):
+        name = key.rpartition(".")[2]
+        if name == "_partial_" and isinstance(value, bool):
             return None
-        if key.endswith("._target_") and value in classes().get(key.partition(".")[0], ()):
-            return None
-        return "is not a class of this project" if key.endswith("._target_") else "is not a plain value"
+        if name == "_target_" and _is_ours(key.partition(".")[0], value):
+            return None if not key.startswith("logger.") or OF_LOGGERS.fullmatch(key) else "says where to log"
+        return "is not a class of this project" if name == "_target_" else "is not a plain value"
+    if not isinstance(value, str | int | float | None) and value not in ([], {}):  # a Path, bytes
+        return "is not a plain value"
     if isinstance(value, str) and re.search(INTERPOLATION, value):
         return "is more than another key's value"
     if key.startswith("logger.") and value not in (None, [], {}) and not OF_LOGGERS.fullmatch(key):
@@ -72,6 +134,10 @@ def _needs_trust(key: str, value: Any) -> str | None:
     if isinstance(value, str) and PLACE.search(key) and key != "data.root":
         return "leads out of the run's folder"
     return None
+
+
+def _is_ours(group: str, target: Any) -> bool:
+    return isinstance(target, str) and target in classes().get(group, ())
 
 
 @cache
@@ -88,9 +154,17 @@ def classes() -> Mapping[str, frozenset[str]]:
     }
 
 
+@cache
+def top_level_keys() -> frozenset[str]:
+    """What an override in a file may begin with: the groups and the keys of conf/."""
+    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    keys = yaml.safe_load((CONF / "train.yaml").read_text())
+    return frozenset(groups | set(keys) | {"sweeps"}) - {"defaults", "hydra", "trust"}
+
+
 def _read_mapping(path: Path) -> dict[str, Any]:
     """A YAML file with plain values under names: OmegaConf honours no tag that makes objects."""
-    text = read_text(path)
+    text = _read_short(path)
     try:
         aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
         read = None if aliases else OmegaConf.create(text)  # aliases of aliases would fill the memory
@@ -146,6 +220,12 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not a text file") from None
 
 
+def _read_short(path: Path) -> str:
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path} is too large: more than {LARGEST // 1024} KiB")
+    return read_text(path)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
@@ -181,11 +261,7 @@ def _numbers(path: Path, metrics: Any) -> dict[str, float]:
 
 def read_yaml(path: Path) -> Any:
     """A YAML file as lists, dicts and strings: no tag is honoured and no interpolation resolved."""
-    return as_strings(path, read_text(path))
-
-
-def as_strings(path: Path, text: str) -> Any:
-    """The content of a YAML file, likewise."""
+    text = _read_short(path)
     try:
         return yaml.load(text, yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError):

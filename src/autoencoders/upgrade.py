@@ -11,7 +11,7 @@ def to_today(config: dict[str, Any]) -> dict[str, Any]:
     0.1 had the optimizer's and the scheduler's keys in the model, the shapes in the data, one logger by name
     and the network's family by name.
     """
-    if "optimizer" not in config and isinstance(config.get("model"), dict):
+    if "callbacks" not in config and isinstance(config.get("model"), dict):
         return _from_0_1(config)
     return config
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ class _Pruning:
         if not path.is_file() or self.seen.get(job.number) == (changed := path.stat().st_mtime):
             return False
         self.seen[job.number] = changed
-        with path.open(newline="") as file:
+        values = list[float]()
+        with path.open(newline="") as file, suppress(ValueError):  # else the job itself says what is wrong
             values = [float(row[self.objective]) for row in csv.DictReader(file) if row.get(self.objective)]
         for epoch, value in enumerate(values):
             if epoch not in trial.storage.get_trial(trial._trial_id).intermediate_values:

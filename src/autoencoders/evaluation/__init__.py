@@ -10,12 +10,13 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from tqdm import tqdm
 
 from autoencoders import figures, runs, untrusted
 from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
 from autoencoders.evaluation import colour, generation, latent, report, representation, restoration
-from autoencoders.evaluation.subject import Scores, Subject
+from autoencoders.evaluation.subject import Scores, Subject, waiting
 from autoencoders.files import write_json
 from autoencoders.loggers import log_evaluation
 from autoencoders.metrics import metric_names, squared_error
@@ -44,11 +45,12 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
     bound = (cfg.evaluation.importance_samples, cfg.evaluation.importance_images)
     scores, pictures, subject = evaluate(best_model(run, cfg), build_data(cfg), cfg.figures.images, bound)
     folder.mkdir(exist_ok=True)
-    for name, figure in pictures.items():
+    for name, figure in tqdm(pictures.items(), desc="figures", leave=False, disable=None):
         figures.save(figure, folder / "figures" / f"{name}.png")
     write_json(folder / "metrics.json", scores)
     OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
-    report.write(run, scores, list(pictures), subject, EXPLAINED, cfg)
+    with waiting("report"):
+        report.write(run, scores, list(pictures), subject, EXPLAINED, cfg)
     print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
     for where in log_evaluation(run, cfg, scores, folder / "figures"):
         print(f"  {where}")

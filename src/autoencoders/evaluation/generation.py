@@ -141,7 +141,7 @@ def scores(subject: Subject, priors: dict[str, Tensor], count: int) -> Scores:
     real = of_real(data.test.images[chosen])
     return {
         name: {"frechet": frechet_distance(real, fake), **prdc(real, fake, NEIGHBOURS)}
-        for name, fake in compared.items()
+        for name, fake in tqdm(compared.items(), desc="distances", leave=False, disable=None)
     }
 
 
