@@ -144,7 +144,7 @@ class Job:
             temporary.write_text(message + "\n")
 
     def command(self) -> list[str]:
-        """What starts the job, or goes on with it where it was left."""
+        """What starts the job, or resumes it."""
         trust = ["trust=true"] if self.trust else []
         return [sys.executable, str(self.script), f"resume={self.folder}", *self.changes, *trust]
 

@@ -24,7 +24,7 @@ RENAMED = {  # keys of earlier versions, which are still understood
     "hydra.callbacks.levels.values": "hydra.callbacks.summary.levels.values",
 }
 HABITS = {  # keys of other templates, and the word for them here
-    "ckpt_path": "resume=<run folder> goes on with a run, init=<run folder> starts from its weights",
+    "ckpt_path": "resume=<run folder> continues a run, init=<run folder> starts from its weights",
     "train": "train.py always trains; evaluate.py run=<run folder> only tests",
     "test": "a run is always tested at its end; evaluate=true adds the report",
     "tags": "logger.wandb.tags=[a,b]",

@@ -37,17 +37,17 @@ PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": Ad
 def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float:
     """Trains what `cfg` describes into the run folder and returns the objective of its best checkpoint.
 
-    What the folder holds of this run already is gone on with.
+    A run that the folder already holds is continued.
 
     Args:
-        overrides: what was said to make `cfg` what it is, to be kept.
+        overrides: those that led to `cfg`, to keep.
     """
     with Interruption(deferred=False).listening() as interruption:
         try:
             return _train(cfg, folder, overrides, interruption)
         except Interrupted:
             if is_main_process() and (folder / "checkpoints" / "last.ckpt").is_file():
-                resume = runs.to_paste("python", "train.py", f"resume={folder}")
+                resume = runs.to_paste("python", runs.script_path("train.py"), f"resume={folder}")
                 print(f"interrupted; resume with: {resume}", flush=True)
             raise
 
@@ -93,7 +93,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
             clear_unfinished(part)
         devices.say_if_cores_are_busy(trainer.strategy.root_device.type)
     ranks = Ranks(trainer.strategy.launcher)
-    # A run that was killed before its first checkpoint goes on at its beginning.
+    # A run that was killed before its first checkpoint starts from the beginning.
     resumed = last.path if last.path.is_file() else None
     silent = trainer.fast_dev_run or cfg.trainer.get("logger") is False  # type: ignore[attr-defined]
     chosen = OmegaConf.create({}) if silent else cfg.logger
@@ -259,7 +259,7 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) 
 
 
 class Record(Callback):
-    """Keeps what it takes to run it again, once nothing has refused the config and all processes have it."""
+    """Saves what is needed to run it again, once nothing has refused the config and all processes have it."""
 
     def __init__(self, cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
         self.cfg, self.folder, self.overrides = cfg, folder, overrides
@@ -318,9 +318,9 @@ def report(folder: Path, metrics: dict[str, float], loggers: Sequence[RunLogger]
         print(f"  {name:14} {value:.5g}")
     print(f"\n  figures  {folder / 'figures'}")
     print(f"  metrics  {folder / 'metrics.json'}, {folder / 'metrics.csv'}")
-    for profile in sorted(folder.glob("*profile*.txt")):
+    for profile in sorted(folder.glob("fit-*profile*.txt")):
         first = "\n".join(line.rstrip() for line in profile.read_text().splitlines()[:30])
-        print(f"  profile  {profile}, which begins so:\n\n{first}\n")
+        print(f"  profile  {profile}, which begins:\n\n{first}\n")
     for logger in loggers:
         print(f"  {logger.where()}")
 
@@ -331,6 +331,7 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (
         ".*GPU available but not used.*",
+        ".*smaller than the logging interval.*",  # a short run logs what it can
         ".*sync_dist.*",  # torchmetrics adds up over the devices
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.14
     ):

@@ -79,7 +79,7 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
         pictures: the folder of its PNG files.
 
     Returns:
-        How to look at it, a line a logger.
+        How to look at it, one line per logger.
     """
     figures = {f"evaluation/figures/{path.stem}": path for path in sorted(pictures.glob("*.png"))}
     summary = {
