@@ -26,8 +26,8 @@ class TPESweeper(Sweeper):
         at_a_time: how many are chosen at once, for a launcher that runs them side by side.
         startup: the first jobs, which are random and never ended early.
         seed: of the search.
-        params: what to search, in Hydra's grammar: {"optimizer.lr": "tag(log, interval(1e-4, 1e-2))"}; a list of
-            values (64,128) is a choice.
+        params: what to search, in Hydra's grammar: {"optimizer.lr": "tag(log, interval(1e-4, 1e-2))"};
+            a list of values (64,128) is a choice.
     """
 
     def __init__(
