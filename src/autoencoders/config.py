@@ -49,7 +49,12 @@ def compose_over(config: DictConfig, overrides: Sequence[str], folders: Sequence
             if (group := choice.partition("=")[0]) in after:
                 content[group] = after[group]
     ConfigStore.instance().store("run", OmegaConf.create(content))
-    values = [override for override in overrides if override not in choices]
+    # An argument of the Trainer may be new to the config; which there are is the Trainer's business.
+    values = [
+        f"++{override}" if override.startswith("trainer.") else override
+        for override in overrides
+        if override not in choices
+    ]
     with _apart_from_a_running_application(), initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("run", overrides=values)
 

@@ -104,7 +104,11 @@ def parse_override(override: str) -> Override:
         UserError: it isn't one, or holds a secret.
     """
     if spells_out_a_secret(override):
-        raise UserError(f"{override} holds a password or a key, which would end up in the run's files")
+        key = override.partition("=")[0]
+        raise UserError(
+            f"{key} holds a password or a key, which would end up in the run's files: "
+            "give it as '${oc.env:NAME}' and set the variable NAME"
+        )
     try:
         return OverridesParser.create().parse_override(override)
     except Exception as error:  # the parser's own, too: a number too long, lists too deep
@@ -136,7 +140,7 @@ def parse_stored_override(override: str, source: Path, keys: Collection[str], hy
         if not re.fullmatch(hydra, key) or result.package or ("/" in key and not all(map(NAME, texts))):
             raise refused
         if searched := key.partition("sweeper.params.")[2]:
-            for text in texts:
+            for text in ["0", *texts]:
                 parse_stored_override(f"{searched}={text}", source, keys)
         return result
     for path in (key, result.package or key):

@@ -234,7 +234,10 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
 
 
 def _has_data(root: Path) -> bool:
-    return any(path.is_file() for pattern in ("*/*-ubyte*", "*/*_batch*.bin") for path in root.glob(pattern))
+    with suppress(OSError, ValueError):  # it is no path
+        patterns = ("*/*-ubyte*", "*/*_batch*.bin")
+        return any(path.is_file() for pattern in patterns for path in root.glob(pattern))
+    return False
 
 
 def write_config(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:

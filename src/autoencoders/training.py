@@ -19,7 +19,7 @@ import torch
 from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar
-from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfiler
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,7 +31,11 @@ from autoencoders.files import atomic_write, clear_unfinished, write_json
 from autoencoders.loggers import RunLogger, build_loggers
 from autoencoders.processes import Interrupted, Interruption, Ranks
 
-PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
+PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
 
 
 def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float:
@@ -234,7 +238,7 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) 
         precision = hardware.fast_precision(str(chosen.accelerator))
     if profiler in PROFILERS:
         profiler = PROFILERS[profiler](dirpath=folder, filename="profile")
-    elif profiler is not None:
+    elif not isinstance(profiler, str | None):
         profiler = instantiate(profiler, _convert_="all")
     plugins = instantiate(chosen.get("plugins") or [], _convert_="all")
     trainer = instantiate(

@@ -34,6 +34,12 @@ PLACE = re.compile(
     r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init|registry)(\[\d+\])*$", re.IGNORECASE
 )
 LARGEST = 2**17  # bytes of a YAML file: a run's have some thousands, and a million take a minute to parse
+DEEPEST = 50  # levels of it, likewise
+STARTS = (
+    yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken,
+)  # fmt: skip
+ENDS = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 Place = tuple[str, ...]  # of a value in nested dicts and lists
 EXPANDED = 2**20  # letters of a config with all that it refers to put in
 # What each run's config has: a mapping each, and the other keys.
@@ -164,12 +170,11 @@ def top_level_keys() -> frozenset[str]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     """A YAML file with plain values under names: OmegaConf honours no tag that makes objects."""
-    text = _read_short(path)
+    text = _scanned(path)
     try:
-        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
-        read = None if aliases else OmegaConf.create(text)  # aliases of aliases would fill the memory
+        read = OmegaConf.create(text)
         content = OmegaConf.to_container(read, resolve=False) if isinstance(read, DictConfig) else None
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError):
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, AssertionError):
         raise UserError(f"{path} is not valid YAML") from None
     if not content or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path} must hold names and values")
@@ -220,10 +225,20 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not a text file") from None
 
 
-def _read_short(path: Path) -> str:
+def _scanned(path: Path) -> str:
+    """The text of a YAML file that takes little time and memory to parse."""
     if path.stat().st_size > LARGEST:
         raise UserError(f"{path} is too large: more than {LARGEST // 1024} KiB")
-    return read_text(path)
+    text, depth = read_text(path), 0
+    try:
+        for token in yaml.scan(text):
+            depth += isinstance(token, STARTS) - isinstance(token, ENDS)
+            # Aliases of aliases would fill the memory.
+            if isinstance(token, yaml.AliasToken) or depth > DEEPEST:
+                raise UserError(f"{path} is not plain: it has aliases or is too deep")
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"{path} is not valid YAML") from None
+    return text
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -261,7 +276,7 @@ def _numbers(path: Path, metrics: Any) -> dict[str, float]:
 
 def read_yaml(path: Path) -> Any:
     """A YAML file as lists, dicts and strings: no tag is honoured and no interpolation resolved."""
-    text = _read_short(path)
+    text = _scanned(path)
     try:
         return yaml.load(text, yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError):

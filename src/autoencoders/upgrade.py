@@ -24,6 +24,10 @@ def _from_0_1(config: dict[str, Any]) -> dict[str, Any]:
     for shape in ("input_shape", "target_shape"):
         model.pop(shape, None)
         data.pop(shape, None)
+    if (data.get("input"), data.get("target")) == ("gray", "gray") and "CIFAR" not in str(
+        data.get("_target_")
+    ):
+        data |= {"input": None, "target": None}  # as the images are
     if (name := network.pop("name", None)) in NETWORKS:
         network = {"_target_": f"autoencoders.networks.{NETWORKS[name]}", **network}
     model |= {"network": "${network}", "optimizer": "${optimizer}", "scheduler": "${scheduler}"}
