@@ -116,8 +116,9 @@ class Job:
 
     @property
     def value(self) -> float:
-        """The objective of a finished job."""
-        return float(untrusted.read_metrics(self.folder / "metrics.json")[self.objective])
+        """The objective of a finished job; not a number where it was never validated."""
+        metrics = untrusted.read_metrics(self.folder / "metrics.json")
+        return float(metrics.get(self.objective, math.nan))
 
     @property
     def error(self) -> str | None:
