@@ -160,7 +160,11 @@ class BestCheckpoint(Callback):
         if self.objective not in trainer.callback_metrics:
             known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val")))
             raise UserError(f"objective={self.objective} is not a metric of this model: there are {known}")
-        score = float(trainer.callback_metrics[self.objective])
+        self.compare(trainer)
+
+    def compare(self, trainer: Trainer) -> None:
+        """Keeps the model that was validated last if it is the best so far."""
+        score = float(trainer.callback_metrics.get(self.objective, math.inf))
         if score < self.score:
             self.score = score
             self.save(trainer)

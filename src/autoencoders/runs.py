@@ -24,7 +24,7 @@ from autoencoders import untrusted
 from autoencoders.config import check_secrets, compose_conf, compose_over, leaves, settled
 from autoencoders.errors import UserError, is_main_process, one_line, one_line_errors
 from autoencoders.files import atomic_write
-from autoencoders.overrides import parse_override, parse_stored_override, translate
+from autoencoders.overrides import parse_override, parse_stored_override, translate, translate_all
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -58,7 +58,7 @@ class Command:
         if not named:
             return None
         parsed = parse_flags([argument for argument in arguments if not argument.startswith(f"{key}=")])
-        overrides = [translate(override) for override in parsed.overrides]
+        overrides = translate_all(parsed.overrides)
         for override in overrides:
             parse_override(override)
         folder = Path(named[-1])
@@ -114,16 +114,16 @@ def parse_flags(arguments: Sequence[str]) -> Any:
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a new run or sweep in today's words, flags first, each looked at."""
+    """The arguments of a new run or sweep in today's words, flags last, each looked at."""
     parsed = parse_flags(arguments)
-    overrides = [translate(override) for override in parsed.overrides]
+    overrides = translate_all(parsed.overrides)
     for override in map(parse_override, overrides):
         if FOLDER(override.key_or_group) and not override.is_delete() and not str(override.value()).strip():
             raise UserError(f"{override.key_or_group}= names no folder")
     flags = list(arguments)
     for argument in parsed.overrides:
         flags.remove(argument)
-    return [*flags, *overrides]
+    return [*overrides, *flags]
 
 
 def script_path(name: str) -> str:
@@ -332,7 +332,9 @@ def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
     if is_main_process() and (changed := list(_changed(command.folder, trained))):
         print(one_line(f"note: today's defaults and versions differ: {', '.join(changed)}"), flush=True)
     name = str(cfg.model._target_).rpartition(".")[2].removesuffix("Autoencoder").lower() or "autoencoder"
-    return Path(str(named[-1]) if named else f"runs/{name}/{started()}"), cfg
+    # The run's other processes start as this one did, and must find its folder.
+    default = os.environ.setdefault("AUTOENCODERS_RERUN", f"runs/{name}/{started()}")
+    return Path(str(named[-1]) if named else default), cfg
 
 
 def _changed(run: Path, trained: DictConfig) -> Iterator[str]:
