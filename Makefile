@@ -1,4 +1,4 @@
-# Every target makes the virtual environment when it is missing or older than its requirements.
+# Every target makes the virtual environment if it is missing or older than its requirements.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -15,10 +15,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (more overrides: make train ARGS="seed=1")
+train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (add overrides: make train ARGS="seed=1")
 	$(BIN)/python train.py model=denoising data=mnist evaluate=true $(ARGS)
 
-test: $(READY) ## run the tests (no network, no data set needed)
+test: $(READY) ## run the tests (they need no network and no data set)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 test-slow: $(READY) ## run the tests that train on the real data sets or for long
@@ -29,17 +29,17 @@ lint: $(READY) ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## rewrite the code in the project's format
+format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reproduce: $(READY) ## reproduce published results, the quick ones with one seed, and write the README's table (6 to 10 minutes)
+reproduce: $(READY) ## reproduce published results, the quick ones with one seed; writes docs/results.md (6 to 10 minutes)
 	$(BIN)/python -m autoencoders.ledger --quick --seeds 0
 
-reproduce-all: $(READY) ## the same with all of them and three seeds (more than two hours)
+reproduce-all: $(READY) ## reproduce all of them with three seeds (more than two hours)
 	$(BIN)/python -m autoencoders.ledger
 
-bench: $(READY) ## measure how fast it is and write the README's speed table (20 to 30 minutes; nothing else should run)
+bench: $(READY) ## measure how fast it is; writes docs/speed.md (20 to 30 minutes; nothing else should run)
 	$(BIN)/python -W ignore -m benchmarks $(ARGS)
 
 clean: ## remove the virtual environment and caches (data and runs stay)

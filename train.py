@@ -1,6 +1,7 @@
 """Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2 (see README.md)."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def train_in(folder: Path, cfg: DictConfig, command: runs.Command, *, resumed: b
 if __name__ == "__main__":
     processes.end_with_parent()
     sys.path.append(str(Path.cwd()))  # for the user's own modules; at the end, so that it shadows nothing
+    warnings.filterwarnings("ignore", ".*Defaults list is missing `_self_`")  # which is then the last
     with errors.one_line_errors(), sweeps.removed_if_empty():
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(usage.text())

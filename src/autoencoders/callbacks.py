@@ -60,12 +60,17 @@ class Pictures(Callback):
             logger.log_table("validation_images", ["image", *shown], table, step=trainer.global_step)
 
 
-def progress(callbacks: Sequence[Callback]) -> list[Callback]:
-    """A progress bar on a terminal, and a line an epoch elsewhere, such as in a log file; nothing where
-    `callbacks` hold a progress bar already."""
+def progress(callbacks: Sequence[Callback], bar: bool | None = None) -> list[Callback]:
+    """A progress bar, or a line an epoch; nothing where `callbacks` hold a progress bar already.
+
+    Args:
+        bar: which of them; None: a bar on a terminal, lines elsewhere, such as in a log file.
+    """
     if any(isinstance(callback, ProgressBar) for callback in callbacks):
         return []
-    return [TQDMProgressBar(refresh_rate=20) if sys.stderr.isatty() else EpochLines()]
+    return [
+        TQDMProgressBar(refresh_rate=20) if bar or (bar is None and sys.stderr.isatty()) else EpochLines()
+    ]
 
 
 class EpochLines(Callback):

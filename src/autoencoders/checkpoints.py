@@ -1,4 +1,4 @@
-"""What is kept of a training on disk, so that it goes on after any end as though there had been none.
+"""What a training keeps on disk, so that it continues after any end as if uninterrupted.
 
 Each callback has one task. They come before the user's own, so that what is saved is the state before a step,
 with nothing of that step in it.
@@ -37,7 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        content = io.BytesIO()  # torch.save to a full disk raises errors without a number and a path
+        content = io.BytesIO()  # torch.save to a full disk raises errors without errno and path
         torch.save(checkpoint, content)
         with atomic_write(Path(path)) as temporary, temporary.open("wb") as file:
             file.write(content.getbuffer())
@@ -59,14 +59,10 @@ class Stopwatch(Callback):
     def seconds(self) -> float:
         return self.before + time.monotonic() - self.start
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["seconds"] = self.seconds
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.before = checkpoint["seconds"]
 
 
@@ -74,15 +70,11 @@ class MetricsTable(Callback):
     """Keeps metrics.csv in step with the checkpoints: a resumed run drops the rows after its own, and misses
     none."""
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         for table in _tables(trainer):
             table.write()
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         for table in _tables(trainer):
             table.drop_after(checkpoint["global_step"])
 
@@ -103,9 +95,7 @@ class FiniteCheck(Callback):
         self.wrong: str | None = None
         self.learning_rate = math.nan
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
@@ -124,9 +114,7 @@ class FiniteCheck(Callback):
         if trainer.state.fn == TrainerFn.FITTING:
             self._stop_if_wrong(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         # On a GPU the loss is not looked at after each step.
         for name, weights in trainer.lightning_module.named_parameters():
             if not weights.isfinite().all():
@@ -172,7 +160,11 @@ class BestCheckpoint(Callback):
         if self.objective not in trainer.callback_metrics:
             known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val")))
             raise UserError(f"objective={self.objective} is not a metric of this model: there are {known}")
-        score = float(trainer.callback_metrics[self.objective])
+        self.compare(trainer)
+
+    def compare(self, trainer: Trainer) -> None:
+        """Keeps the model that was validated last if it is the best so far."""
+        score = float(trainer.callback_metrics.get(self.objective, math.inf))
         if score < self.score:
             self.score = score
             self.save(trainer)
@@ -184,21 +176,17 @@ class BestCheckpoint(Callback):
         finally:
             self.saving = False
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if self.saving:  # nothing goes on from it: without what Adam remembers it is a third as large
+    def on_save_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.saving:  # nothing is resumed from it; without what Adam remembers it is a third as large
             del checkpoint["optimizer_states"]
         checkpoint["best"] = self.score
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.score = checkpoint["best"]
 
 
 class LastCheckpoint(Callback):
-    """Keeps the checkpoint from which a resumed run goes on: every `every_n_minutes`, at the end, and when
+    """Keeps the checkpoint from which a run is resumed: every `every_n_minutes`, at the end, and when
     the run is asked to stop, which it then does.
 
     A run is saved before a step, never elsewhere: all that the step before has led to, validation and the
@@ -259,9 +247,7 @@ class LastCheckpoint(Callback):
         trainer.save_checkpoint(self.path, weights_only=False)
         self.saved_at = time.monotonic()
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         # The step that is about to begin has not begun.
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for count in (progress["total"], progress["current"]):
@@ -276,9 +262,7 @@ class ValidateAtEnd(Callback):
     (Lightning validates at once when a run is to stop.)
     """
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 

@@ -74,5 +74,5 @@ def _bounds(
     below: float | None = None,
 ) -> str:
     signs = {"≥": at_least, ">": above, "≤": at_most, "<": below}
-    bounds = " and ".join(f"{sign} {limit}" for sign, limit in signs.items() if limit is not None)
+    bounds = " and ".join(f"{sign} {limit:.15g}" for sign, limit in signs.items() if limit is not None)
     return before + bounds if bounds else ""

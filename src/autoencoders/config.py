@@ -3,8 +3,10 @@
 torch and lightning take seconds to import, so nothing in this file, nor in what it imports, may need them.
 """
 
+import inspect
+import pkgutil
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -199,3 +201,12 @@ def _interpolated(raw: Any) -> bool:
 
 def _unresolved(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(cfg, resolve=False)
+
+
+def parameters_of(node: DictConfig) -> Collection[str]:
+    """What the class of a node with a `_target_` may be told; nothing where it isn't found, which
+    instantiating it explains."""
+    try:
+        return inspect.signature(pkgutil.resolve_name(str(node._target_))).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return ()

@@ -102,7 +102,12 @@ def explain(error: BaseException) -> str | None:
 
 def _explained(error: BaseException) -> str | None:
     from hydra.errors import HydraException, InstantiationException, MissingConfigException
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+    from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
+        MissingMandatoryValue,
+        OmegaConfBaseException,
+    )
     from yaml import YAMLError
 
     chain: list[BaseException] = []
@@ -123,7 +128,9 @@ def _explained(error: BaseException) -> str | None:
             key = str(link.full_key or link.key)
             if set(options) <= {"_target_", "_partial_"}:
                 return f"no key {key}: the chosen {key.rpartition('.')[0]} has no keys"
-            return f"no key {key}: {_habit(key) or suggest(str(link.key), options)}"
+            return f"no key {key}: {habit(key) or suggest(str(link.key), options)}"
+        if isinstance(link, MissingMandatoryValue):
+            return f"{_own_name(str(link.full_key))} must be given"
         if isinstance(link, YAMLError):
             mark = getattr(link, "problem_mark", None)
             place = f"{mark.name}, line {mark.line + 1}" if mark else (_file_being_read(chain) or "a file")
@@ -131,6 +138,8 @@ def _explained(error: BaseException) -> str | None:
         if isinstance(link, UnicodeDecodeError) and (path := _file_being_read(chain)):
             return f"{path} is not a text file"
         if type(link).__name__ == "MisconfigurationException":  # Lightning's, not imported yet
+            return str(link)
+        if isinstance(link, RuntimeError) and "conditioned on metric" in str(link):  # early stopping's
             return str(link)
         if isinstance(link, ValueError) and "Config group override must be a string" in str(link):
             return "a group can't be null: choose one of its files, such as model=vae, or leave it out"
@@ -157,8 +166,7 @@ def _instantiation(error: BaseException) -> str:
     text = str(error)
     key = match[1] if (match := re.search(r"full_key: (\S+)", text)) else ""
     target = match[1] if (match := re.search(r"target '([^']+)'", text)) else ""
-    # What the data and the model hold of other groups is known by its own name.
-    key = re.sub(r"^(data|model)\.(?=(corruption|network|optimizer|scheduler)\b)", "", key)
+    key = _own_name(key)
     cause = error.__cause__
     if isinstance(cause, UserError):
         return str(cause)
@@ -179,10 +187,15 @@ def _instantiation(error: BaseException) -> str:
     ):
         return f"{key}: {said}"
     if isinstance(cause, TypeError) and (match := re.search(r"unexpected keyword argument '(\w+)'", said)):
-        return f"no key {key}.{match[1]}: {target} does not take it"
+        return f"no key {key}.{match[1]}: {target} does not take it; ~{key}.{match[1]} leaves it out"
     if isinstance(cause, TypeError) and "missing" in said:
         return f"{key}: {target} {said.partition('() ')[2] or said}"
     return f"{key} ({target}): {type(cause).__name__}: {said} (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def _own_name(key: str) -> str:
+    """What the data and the model hold of other groups is known by its own name."""
+    return re.sub(r"^(data|model)\.(?=(corruption|network|optimizer|scheduler)\b)", "", key)
 
 
 def _why_not_found(target: str) -> str:
@@ -198,7 +211,8 @@ def _why_not_found(target: str) -> str:
     return f"{module} has no {name}" + (f": did you mean '{matches[0]}'?" if matches else "")
 
 
-def _habit(key: str) -> str | None:
+def habit(key: str) -> str | None:
+    """The word for a key of other templates."""
     from autoencoders.overrides import HABITS
 
     return HABITS.get(key)

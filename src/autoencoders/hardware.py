@@ -1,4 +1,4 @@
-"""What makes a step fast on the machine that it runs on."""
+"""Settings that make a step fast on the machine at hand."""
 
 import ctypes
 import os
@@ -12,17 +12,17 @@ LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes, glibc's limit
 
 
 def prepare() -> None:
-    """To be called once by a process that trains or evaluates."""
+    """Call this once in a process that trains or evaluates."""
     keep_freed_memory()
     ask_cuda_plainly()
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep the memory that one step frees for the next one.
+    """Lets glibc keep the memory that one step frees for the next.
 
-    As it comes it gives each step's activations back to the system and gets them again as pages that must be
-    zeroed and mapped: 1,400 page faults a step, a third of the time of the convolutions on a CPU. Other C
-    libraries are left as they are.
+    By default it returns each step's activations to the system and gets them back as pages that must be
+    zeroed and mapped: 1,400 page faults per step, a third of the time of the convolutions on a CPU. Other C
+    libraries are left alone.
     """
     if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
@@ -30,13 +30,13 @@ def keep_freed_memory() -> None:
 
 
 def ask_cuda_plainly() -> None:
-    """Unsets what Lightning sets for the sake of forks, which there are none of: with it each step of an
-    optimizer looks for a GPU's driver anew, 0.1 ms where there is none."""
+    """Unsets a variable that Lightning sets to make forking safe. Nothing forks here, and with it each step
+    of an optimizer looks for a GPU driver again, 0.1 ms where there is none."""
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
 def fast_precision(accelerator: str) -> str:
-    """bf16-mixed where matrices in bfloat16 are multiplied much faster than in float32, else 32-true."""
+    """bf16-mixed where bfloat16 matrices are multiplied much faster than float32 ones, else 32-true."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     processor = Path("/proc/cpuinfo")

@@ -1,4 +1,4 @@
-"""Imports that take seconds, made shorter."""
+"""Faster imports of torch, Lightning and torchmetrics."""
 
 import gc
 import sys
@@ -9,9 +9,9 @@ from types import ModuleType
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Imports torchmetrics (below), and keeps the garbage collector away from all that is imported.
+    """Imports torchmetrics (below), and keeps the garbage collector away from everything imported here.
 
-    It would look again and again through a million objects that all stay: a fifth of the time that importing
+    It would scan a million objects again and again, all of which stay: a fifth of the time that importing
     Lightning takes, and a second at the end of the process.
     """
     gc.disable()
@@ -25,7 +25,7 @@ def importing() -> Iterator[None]:
 
 def import_torchmetrics() -> None:
     """Imports torchmetrics before Lightning does, and without scipy.signal, which takes a fifth of the time:
-    torchmetrics only looks whether it has a `hamming`, for the sake of a library that is none of ours."""
+    torchmetrics only checks whether it has a `hamming`, for a library that is not used here."""
     if "scipy.signal" in sys.modules:
         return
     sys.modules["scipy.signal"] = stand_in = ModuleType("scipy.signal")

@@ -1,7 +1,7 @@
 """Pure functions of an autoencoder's objective: likelihoods p_dec(x|h) and divergences of p_enc(h|x).
 
-Everything is a sum over pixels or code numbers, in nats, one value an image (B,); whoever takes the mean over
-the batch does it last. So a weight, as β, means the same for every image size and in every file.
+Everything is a sum over pixels or numbers of the code, in nats, one value per image (B,); the mean over the
+batch is taken last. So a weight such as β means the same for every image size and in every file.
 """
 
 import math
@@ -28,8 +28,8 @@ class Likelihood(Protocol):
 class Gaussian:
     """N(x; mean, std²). With std = √½ it is the sum of squared errors plus a constant: the lecture's MSE.
 
-    With `squash` the mean is the sigmoid of the output, which keeps it among the pixels that there can be;
-    otherwise it is the output itself.
+    With `squash` the mean is the sigmoid of the output, which keeps it in [0, 1]; otherwise it is the output
+    itself.
     """
 
     std: float
@@ -66,7 +66,7 @@ class Bernoulli:
         return loss.flatten(1).sum(1)
 
 
-SMALLEST = 1e-6  # float32 still tells 1 - 1e-6 from 1
+SMALLEST = 1e-6  # float32 can still tell 1 - 1e-6 from 1
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""How good a reconstruction is: one value an image (B,), so that a mean over images is exact however the
-images are cut into batches and spread over devices. Images are (B, C, H, W) in [0, 1].
+"""How good a reconstruction is: one value per image (B,), so that a mean over images is exact however they
+are split into batches and over devices. Images are (B, C, H, W) in [0, 1].
 """
 
 import math

@@ -2,7 +2,7 @@
 written."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ RENAMED = {  # keys of earlier versions, which are still understood
     "hydra.callbacks.levels.values": "hydra.callbacks.summary.levels.values",
 }
 HABITS = {  # keys of other templates, and the word for them here
-    "ckpt_path": "resume=<run folder> goes on with a run, init=<run folder> starts from its weights",
+    "ckpt_path": "resume=<run folder> continues a run, init=<run folder> starts from its weights",
     "train": "train.py always trains; evaluate.py run=<run folder> only tests",
     "test": "a run is always tested at its end; evaluate=true adds the report",
     "tags": "logger.wandb.tags=[a,b]",
     "task_name": "hydra.run.dir=<folder> names the run's folder",
     "name": "hydra.run.dir=<folder> names the run's folder",
-    "paths.data_dir": "data.root=<folder>",
+    "paths": "data.root=<folder> holds the data, hydra.run.dir=<folder> is the run's folder",
+    "extras": "callbacks=rich_progress_bar and the like choose what is shown",
+    "hparams_search": "sweeps=lr_batch searches with Optuna",
     "data.data_dir": "data.root=<folder>",
     "data.num_workers": "not needed: the images are in memory",
     "data.pin_memory": "not needed: the images are in memory",
@@ -89,7 +91,22 @@ def translate(argument: str) -> str:
         and "${" not in rest
     ):
         rest = "=" + quoted(rest[1:])
+    if key in ("callbacks", "logger") and rest in ("=[]", "=null", "=false"):
+        rest = "=none"
     return sign + before + RENAMED.get(key, key) + rest
+
+
+def translate_all(arguments: Sequence[str]) -> list[str]:
+    """Arguments of the command line, each in today's words. Keys beside a `_target_` that they choose are for
+    that class to know: they are added where conf/ doesn't have them.
+
+    >>> translate_all(["network.encoder._target_=mynet.Encoder", "network.encoder.width=64"])
+    ['++network.encoder._target_=mynet.Encoder', '++network.encoder.width=64']
+    """
+    words = [translate(argument) for argument in arguments]
+    chosen = (re.match(r"\+*([\w.]+\.)_target_=", word) for word in words)
+    own = tuple(match[1] for match in chosen if match)
+    return [f"++{word}" if own and word.startswith(own) else word for word in words]
 
 
 def quoted(path: Path | str) -> str:

@@ -1,4 +1,4 @@
-"""Processes that end together, and in order: the ranks of a run, and the jobs of a sweep."""
+"""Processes that end together and cleanly: the ranks of a run, and the jobs of a sweep."""
 
 import os
 import signal
@@ -13,22 +13,22 @@ from typing import Any
 
 from autoencoders.errors import UserError, is_main_process
 
-PARENT = "AUTOENCODERS_PARENT"  # the process that started this one and that it does not outlive
+PARENT = "AUTOENCODERS_PARENT"  # the pid of the process that started this one, which must not outlive it
 POLL_S = 0.3
 GRACE_S = 10  # for a run to close its loggers
-# What asks a run to stop, and the exit code it leads to.
+# The signals that ask a run to stop, and the exit codes they lead to.
 INTERRUPTIONS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 
 
 class Interrupted(SystemExit):
-    """A run was asked to stop, and did so in order."""
+    """A run was asked to stop, and shut down cleanly."""
 
 
 def end_with_parent() -> None:
-    """Ends this process soon after the one that started it, however that one died.
+    """Ends this process soon after its parent, however that died.
 
-    It holds for processes that were started by one that called this too: a sweep's jobs, the ranks of a run;
-    and for the ranks of torchrun.
+    It applies where the parent has called this too, as for a sweep's jobs and the ranks of a run, and to the
+    ranks of torchrun.
     """
     parent = os.getppid()
     if os.environ.get(PARENT) == str(parent) or "TORCHELASTIC_RUN_ID" in os.environ:
@@ -66,13 +66,13 @@ class Interruption:
         return self.received is not None
 
     def listen(self) -> None:
-        """Notes these signals from now on, where Python would die of them."""
+        """Handles these signals from now on; by default they would kill Python."""
         for number in INTERRUPTIONS:
             signal.signal(number, self)
 
     @contextmanager
     def listening(self) -> Iterator["Interruption"]:
-        """Listens, and afterwards leaves the signals to those who had them before."""
+        """Listens, and restores the previous handlers afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield self  # signals are the main thread's
             return
@@ -85,7 +85,7 @@ class Interruption:
                 signal.signal(number, handler)
 
     def exit(self) -> Interrupted:
-        """To be raised. A rank that ends in order after another's signal reports nothing."""
+        """The exception to raise. A rank that shuts down after another's signal reports nothing."""
         number = signal.Signals(self.received or signal.SIGTERM)
         return Interrupted(INTERRUPTIONS[number] if is_main_process() else 0)
 
@@ -93,9 +93,9 @@ class Interruption:
 class Ranks:
     """Watches the processes of the other ranks of this node, which Lightning starts from this one.
 
-    When one dies, a rank that waits for it in a collective operation may wait for ever: so this process then
-    ends the others and itself, if it does not end by itself. Lightning's own observer does so without a word
-    and without waiting; it is left with no processes to observe.
+    When one dies, a rank that waits for it in a collective operation may wait forever; this process then ends
+    the others and itself, unless it ends on its own. Lightning's own observer does so silently and at once;
+    it is left with no processes to observe.
     """
 
     def __init__(self, launcher: Any) -> None:
@@ -105,14 +105,14 @@ class Ranks:
             threading.Thread(target=self._watch, args=(launcher,), daemon=True).start()
 
     def dead(self) -> str | None:
-        """What is to be said of the first rank that failed, if one has."""
+        """A description of the first rank that failed, if one has."""
         for rank, process in enumerate(self.processes, start=1):
             if process.poll():
                 return f"the process of rank {rank} (pid {process.pid}) {how_it_ended(process.returncode)}"
         return None
 
     def explain(self, error: Exception) -> Exception:
-        """What is to be raised for `error`: if another rank died, that, of which it comes."""
+        """The error to raise for `error`: the death of another rank if that caused it."""
         if not self.processes or isinstance(error, UserError):
             return error
         time.sleep(2 * POLL_S)  # a lost connection is noticed before the death of the process behind it
@@ -124,7 +124,7 @@ class Ranks:
             self.processes += launcher.procs
             launcher.procs.clear()
             time.sleep(POLL_S)
-        time.sleep(3)  # it is time enough to notice a lost connection
+        time.sleep(3)  # enough to notice a lost connection
         if self.ending:
             time.sleep(GRACE_S)
         else:

@@ -67,5 +67,5 @@ class Randomness:
         return iter(())
 
     def _draw(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
-        drawn = draw((self.rows, *shape), generator=self.generator, device=self.device)
+        drawn = draw((self.rows, *shape), generator=self.generator, device=self.device, dtype=torch.float32)
         return drawn[self.rank :: self.world_size][:count]

@@ -24,7 +24,7 @@ from autoencoders import untrusted
 from autoencoders.config import CONF, check, check_secrets, compose_conf, compose_over, leaves, settled
 from autoencoders.errors import UserError, is_main_process, one_line, one_line_errors
 from autoencoders.files import atomic_write
-from autoencoders.overrides import parse_override, parse_stored_override, translate
+from autoencoders.overrides import parse_override, parse_stored_override, translate, translate_all
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -39,7 +39,7 @@ RESUMABLE_KEYS = ("data.root", "data.eval_batch_size")
 
 @dataclass
 class Command:
-    """A command about a folder that there is: `resume=<folder>` and what else was said."""
+    """A command about an existing folder: `resume=<folder>` and the other arguments."""
 
     folder: Path
     overrides: list[str]
@@ -58,7 +58,7 @@ class Command:
         if not named:
             return None
         parsed = parse_flags([argument for argument in arguments if not argument.startswith(f"{key}=")])
-        overrides = [translate(override) for override in parsed.overrides]
+        overrides = translate_all(parsed.overrides)
         for override in overrides:
             parse_override(override)
         folder = Path(named[-1])
@@ -69,7 +69,7 @@ class Command:
             overrides=[override for override in overrides if not override.startswith("trust=")],
             config_folders=[Path(parsed.config_dir).absolute()] if parsed.config_dir else [],
             trust="trust=true" in [override.lower() for override in overrides],
-            words=["python", script, *arguments],
+            words=["python", script_path(script), *arguments],
         )
 
     @classmethod
@@ -78,7 +78,7 @@ class Command:
         if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
             return None
         found = [path.parents[1] for path in Path("runs").glob(f"*/{started()}/checkpoints/last.ckpt")]
-        return cls(found[0], [], [], True, ["python", "train.py", *arguments]) if found else None
+        return cls(found[0], [], [], True, ["python", script_path("train.py"), *arguments]) if found else None
 
     @property
     def trusting(self) -> str:
@@ -114,9 +114,9 @@ def parse_flags(arguments: Sequence[str]) -> Any:
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a new run or sweep in today's words, flags first, each looked at."""
+    """The arguments of a new run or sweep in today's words, flags last, each looked at."""
     parsed = parse_flags(arguments)
-    overrides = [translate(override) for override in parsed.overrides]
+    overrides = translate_all(parsed.overrides)
     for override in map(parse_override, overrides):
         if FOLDER(override.key_or_group) and not override.is_delete() and not str(override.value()).strip():
             raise UserError(f"{override.key_or_group}= names no folder")
@@ -127,7 +127,15 @@ def expand(arguments: Sequence[str]) -> list[str]:
     flags = list(arguments)
     for argument in parsed.overrides:
         flags.remove(argument)
-    return [*flags, *overrides]
+    return [*overrides, *flags]
+
+
+def script_path(name: str) -> str:
+    """A script of this repository as the user has called it, from wherever that was."""
+    called = Path(sys.argv[0])
+    if called.name in ("train.py", "evaluate.py"):
+        return str(called.with_name(name))
+    return name
 
 
 def to_paste(*words: object) -> str:
@@ -170,7 +178,7 @@ def lock(folder: Path, resumed: bool) -> FileLock:
     except Timeout:
         raise UserError(f"another process is training in {folder}") from None
     if not resumed and (folder / "checkpoints" / "last.ckpt").is_file():
-        resume = to_paste("python", "train.py", f"resume={folder}")
+        resume = to_paste("python", script_path("train.py"), f"resume={folder}")
         raise UserError(f"{folder} holds a run: resume it with: {resume}, or choose another hydra.run.dir")
     return file_lock
 
@@ -237,7 +245,7 @@ def _has_data(root: Path) -> bool:
 
 
 def write_config(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Keeps what a run is rebuilt from, and what was said to make it so."""
+    """Saves what a run is rebuilt from, and the overrides that led to it."""
     (folder / CONFIG).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / CONFIG) as temporary:
         OmegaConf.save(OmegaConf.create(settled(cfg)), temporary)
@@ -303,10 +311,10 @@ def compose_resumed(command: Command) -> DictConfig:
     for key in sorted(before.keys() | now.keys()):
         if key.split(".")[0] in RESUMABLE or key in RESUMABLE_KEYS or before.get(key) == now.get(key):
             continue
-        init = to_paste("python", "train.py", f"init={command.folder}", *command.overrides)
+        again = to_paste("python", script_path("train.py"), f"rerun={command.folder}", *command.overrides)
         raise UserError(
             f"{key}={now.get(key)} would make it another run: it was trained with {before.get(key)}. "
-            f"To start a new one from its weights: {init}"
+            f"To train it again with this: {again}"
         )
     if (command.folder / "checkpoints" / "last.ckpt").is_file():
         cfg.init = None  # these weights have been trained since
@@ -328,7 +336,9 @@ def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
     if is_main_process() and (changed := list(_changed(command.folder, trained))):
         print(one_line(f"note: today's defaults and versions differ: {', '.join(changed)}"), flush=True)
     name = str(cfg.model._target_).rpartition(".")[2].removesuffix("Autoencoder").lower() or "autoencoder"
-    return Path(str(named[-1]) if named else f"runs/{name}/{started()}"), cfg
+    # The run's other processes start as this one did, and must find its folder.
+    default = os.environ.setdefault("AUTOENCODERS_RERUN", f"runs/{name}/{started()}")
+    return Path(str(named[-1]) if named else default), cfg
 
 
 def _changed(run: Path, trained: DictConfig) -> Iterator[str]:

@@ -264,7 +264,7 @@ def finish(folder: Path, trust: bool) -> None:
     if levels and finished and all(levels[0] in row.overrides for row in finished):
         write_levels(folder, finished, *levels, trust)
     if failed:
-        again = runs.to_paste("python", "train.py", f"resume={folder}")
+        again = runs.to_paste("python", runs.script_path("train.py"), f"resume={folder}")
         print(
             f"error: {len(failed)} of {len(rows)} jobs failed; run them again with: {again}", file=sys.stderr
         )
@@ -338,7 +338,7 @@ def resume(command: runs.Command) -> None:
 
 
 def search_again(command: runs.Command, arguments: Sequence[str]) -> list[str] | None:
-    """The command line that takes up a sweep whose jobs are chosen as it goes, by Optuna; None for one whose
+    """The command line that resumes a sweep whose jobs are chosen as it goes, by Optuna; None for one whose
     jobs were all there at its beginning.
 
     Raises:

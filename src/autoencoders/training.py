@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -18,40 +19,47 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar
-from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Checkpoint,
+    EMAWeightAveraging,
+    LearningRateFinder,
+    ProgressBar,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from autoencoders import checkpoints, checks, devices, hardware, jobs, runs, untrusted
 from autoencoders.callbacks import Pictures, progress
-from autoencoders.config import REPOSITORY, shareable
-from autoencoders.errors import UserError, is_main_process, one_line
+from autoencoders.config import REPOSITORY, parameters_of, shareable
+from autoencoders.errors import UserError, habit, is_main_process, one_line, suggest
 from autoencoders.files import atomic_write, clear_unfinished, write_json
 from autoencoders.loggers import RunLogger, build_loggers
+from autoencoders.models import BaseAutoencoder
 from autoencoders.processes import Interrupted, Interruption, Ranks
 
-PROFILERS: dict[str, type[Profiler]] = {
-    "simple": SimpleProfiler,
-    "advanced": AdvancedProfiler,
-    "pytorch": PyTorchProfiler,
+PROFILERS = {
+    name: f"lightning.pytorch.profilers.{kind}Profiler"
+    for name, kind in (("simple", "Simple"), ("advanced", "Advanced"), ("pytorch", "PyTorch"))
 }
 
 
 def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float:
     """Trains what `cfg` describes into the run folder and returns the objective of its best checkpoint.
 
-    What the folder holds of this run already is gone on with.
+    A run that the folder already holds is continued.
 
     Args:
-        overrides: what was said to make `cfg` what it is, to be kept.
+        overrides: those that led to `cfg`, to keep.
     """
     with Interruption(deferred=False).listening() as interruption:
         try:
             return _train(cfg, folder, overrides, interruption)
         except Interrupted:
             if is_main_process() and (folder / "checkpoints" / "last.ckpt").is_file():
-                resume = runs.to_paste("python", "train.py", f"resume={folder}")
+                resume = runs.to_paste("python", runs.script_path("train.py"), f"resume={folder}")
                 print(f"interrupted; resume with: {resume}", flush=True)
             raise
 
@@ -97,14 +105,11 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
             clear_unfinished(part)
         devices.say_if_cores_are_busy(trainer.strategy.root_device.type)
     ranks = Ranks(trainer.strategy.launcher)
-    # A run that was killed before its first checkpoint goes on at its beginning.
+    # A run that was killed before its first checkpoint starts from the beginning.
     resumed = last.path if last.path.is_file() else None
-    silent = trainer.fast_dev_run or cfg.trainer.get("logger") is False  # type: ignore[attr-defined]
-    chosen = OmegaConf.create({}) if silent else cfg.logger
-    trainer.loggers = [
-        *build_loggers(chosen, folder, shareable(cfg), resume=resumed is not None),
-        *([] if silent else trainer.loggers),  # those of trainer.logger
-    ]
+    silent = trainer.fast_dev_run  # type: ignore[attr-defined]
+    chosen = {} if silent else chosen_loggers(cfg)
+    trainer.loggers = build_loggers(chosen, folder, shareable(cfg), resume=resumed is not None)
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     failed = True
     try:
@@ -113,8 +118,15 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         if resumed:
             untrusted.read_checkpoint(resumed, trust=cfg.trust)  # torch itself takes a damaged one
         trainer.fit(model, data, ckpt_path=resumed, weights_only=not cfg.trust)
-        for average in averaging:  # it is in the best checkpoint, and would take its place in validation
-            trainer.callbacks.remove(average)  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in list(callbacks):
+            if isinstance(
+                callback, WeightAveraging
+            ):  # whose average would be validated in the best one's place
+                callbacks.remove(callback)
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+            trainer.validate(model, data, verbose=False)  # it averages at the end, after all validations
+            best.compare(trainer)
         if best.score == float("inf") and cfg.objective not in trainer.callback_metrics:
             best.save(trainer)  # never validated, as with limit_val_batches=0: the last weights are the best
         checkpoints.load_best(model, best.path, cfg.objective)
@@ -169,6 +181,9 @@ def build_data(cfg: DictConfig) -> Any:
     data = instantiate(cfg.data, _convert_="all")
     if not isinstance(data, LightningDataModule):
         raise UserError(f"data._target_={cfg.data._target_} is not a LightningDataModule")
+    for shape in ("input_shape", "target_shape"):
+        if not hasattr(data, shape):
+            raise UserError(f"data._target_={cfg.data._target_} has no {shape}, the (C, H, W) of its images")
     return data
 
 
@@ -183,10 +198,11 @@ def build_model(cfg: DictConfig, data: Any) -> Any:
     )
     if not isinstance(model, LightningModule):
         raise UserError(f"model._target_={cfg.model._target_} is not a LightningModule")
-    try:
-        model.check_data(data)  # type: ignore[operator]
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    if isinstance(model, BaseAutoencoder):
+        try:
+            model.check_data(data)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     model.monitor = cfg.objective
     return model
 
@@ -224,46 +240,88 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) 
     options = inspect.signature(Trainer).parameters
     for key in chosen:
         if key not in options and not str(key).startswith("_"):
-            from autoencoders.errors import suggest
-
-            raise UserError(f"no key trainer.{key}: {suggest(str(key), options)}")
-    given = instantiate(chosen.get("callbacks") or [], _convert_="all")
+            raise UserError(f"no key trainer.{key}: {habit(f'trainer.{key}') or suggest(str(key), options)}")
+    checks.integer("trainer.accumulate_grad_batches", chosen.get("accumulate_grad_batches", 1), 1)
+    if chosen.get("barebones"):
+        raise UserError(
+            "trainer.barebones=true turns off the metrics and checkpoints that a run is made of: "
+            "debug=profiler shows where the time goes"
+        )
+    if re.match(r"ddp_(spawn|fork|notebook)", str(chosen.get("strategy"))):
+        raise UserError(f"trainer.strategy={chosen.strategy} leaves nothing in its first process: take ddp")
     own = [
-        *[instantiate(callback, _convert_="all") for callback in cfg.callbacks.values() if callback],
-        *(given if isinstance(given, list) else [given]),
+        instantiate(callback, _convert_="all")
+        for callback in [*cfg.callbacks.values(), *_nodes(chosen.get("callbacks"))]
+        if callback
     ]
-    everyone = [*callbacks, *own, *progress(own)]
-    precision, profiler = chosen.get("precision"), chosen.get("profiler")
+    for callback in own:
+        if isinstance(callback, LearningRateFinder | BatchSizeFinder):
+            name = type(callback).__name__
+            raise UserError(
+                f"{name} needs a model with its own lr and batch_size: search with sweeps=lr_batch"
+            )
+    everyone = [*callbacks, *own, *progress(own, chosen.get("enable_progress_bar"))]
+    precision = chosen.get("precision")
     if precision == "auto":
         precision = hardware.fast_precision(str(chosen.accelerator))
-    if profiler in PROFILERS:
-        profiler = PROFILERS[profiler](dirpath=folder, filename="profile")
-    elif not isinstance(profiler, str | None):
-        profiler = instantiate(profiler, _convert_="all")
-    plugins = instantiate(chosen.get("plugins") or [], _convert_="all")
-    trainer = instantiate(
-        chosen,
-        precision=precision,
-        profiler=profiler,
-        callbacks=everyone,
-        plugins=[checkpoints.AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])],
-        logger=instantiate(chosen.get("logger"), _convert_="all") or False,
-        default_root_dir=chosen.get("default_root_dir") or str(folder),
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in everyone),
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in own),
-        _convert_="all",
-    )
-    if not isinstance(trainer, Trainer):
-        raise UserError(f"trainer._target_={chosen.get('_target_')} is not a lightning.Trainer")
+    ours = {
+        "precision": precision,
+        "profiler": _profiler(chosen.get("profiler"), folder),
+        "callbacks": everyone,
+        "plugins": [
+            checkpoints.AtomicCheckpointIO(),
+            *[instantiate(plugin, _convert_="all") for plugin in _nodes(chosen.get("plugins"))],
+        ],
+        "logger": False,  # see chosen_loggers
+        "default_root_dir": chosen.get("default_root_dir") or str(folder),
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in everyone),
+        "enable_checkpointing": bool(chosen.get("enable_checkpointing"))
+        or any(isinstance(callback, Checkpoint) for callback in own),
+    }
+    theirs = cfg.copy().trainer
+    with open_dict(theirs):  # Hydra would merge ours into them
+        for key in ours:
+            theirs.pop(key, None)
+    trainer = instantiate(theirs, **ours, _convert_="all")
+    assert isinstance(trainer, Trainer)
     devices.check_batch_size(cfg.data.get("batch_size"), trainer.world_size)
+    if chosen.get("sync_batchnorm") and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise UserError("trainer.sync_batchnorm=true needs GPUs: torch does it on no other device")
     return trainer
+
+
+def chosen_loggers(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The nodes of cfg.logger and trainer.logger, by name; none where trainer.logger=false."""
+    if cfg.trainer.get("logger") is False:
+        return {}
+    theirs = {f"trainer.logger {index}": node for index, node in enumerate(_nodes(cfg.trainer.get("logger")))}
+    return {**cfg.logger, **theirs}
+
+
+def _nodes(chosen: Any) -> list[Any]:
+    """One node with a `_target_`, or several, as a list; none for null and true."""
+    return (
+        list(chosen) if isinstance(chosen, ListConfig) else [chosen] if isinstance(chosen, DictConfig) else []
+    )
+
+
+def _profiler(chosen: Any, folder: Path) -> Any:
+    """The profiler of trainer.profiler, which writes its report into the run folder unless it is told another
+    place; a name that is none of Lightning's is left to its Trainer to refuse."""
+    if chosen in PROFILERS:
+        chosen = OmegaConf.create({"_target_": PROFILERS[chosen]})
+    if not isinstance(chosen, DictConfig):
+        return chosen
+    place = {"dirpath": folder, "filename": "profile"} if "dirpath" in parameters_of(chosen) else {}
+    given = {name: value for name, value in place.items() if chosen.get(name) is None}
+    return instantiate(chosen, **given, _convert_="all")
 
 
 # ---- what is kept and said ---------------------------------------------------------------------------------
 
 
 class Record(Callback):
-    """Keeps what it takes to run it again, once nothing has refused the config and all processes have it."""
+    """Saves what is needed to run it again, once nothing has refused the config and all processes have it."""
 
     def __init__(self, cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
         self.cfg, self.folder, self.overrides = cfg, folder, overrides
@@ -323,8 +381,9 @@ def report(folder: Path, metrics: dict[str, float], loggers: Sequence[RunLogger]
     print(f"\n  figures  {folder / 'figures'}")
     print(f"  metrics  {folder / 'metrics.json'}, {folder / 'metrics.csv'}")
     for profile in sorted(folder.glob("*profile*.txt")):
-        first = "\n".join(line.rstrip() for line in profile.read_text().splitlines()[:30])
-        print(f"  profile  {profile}, which begins so:\n\n{first}\n")
+        print(f"  profile  {profile}")
+        if profile.name.startswith("fit"):
+            print("\n".join(["", *map(str.rstrip, profile.read_text().splitlines()[:30]), "  ...", ""]))
     for logger in loggers:
         print(f"  {logger.where()}")
 
@@ -332,9 +391,13 @@ def report(folder: Path, metrics: dict[str, float], loggers: Sequence[RunLogger]
 def quiet() -> None:
     """Leaves of the libraries' messages those that a user can act on."""
     logging.getLogger("lightning.pytorch").handlers.clear()  # else Hydra's root handler says all twice
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for said in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(said).setLevel(logging.WARNING)
+    summary = logging.getLogger("lightning.pytorch.callbacks.model_summary")  # printed where it's asked for
+    summary.handlers = [logging.StreamHandler()]
     for message in (
         ".*GPU available but not used.*",
+        ".*smaller than the logging interval.*",  # a short run logs what it can
         ".*sync_dist.*",  # torchmetrics adds up over the devices
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.14
     ):

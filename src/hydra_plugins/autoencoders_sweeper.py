@@ -19,15 +19,15 @@ class TPESweeper(Sweeper):
     """Searches with the tree-structured Parzen estimator (Bergstra et al. 2011) for the smallest objective.
 
     After each of its epochs a job is compared with the earlier jobs at that epoch, and ended if it is worse
-    than their median. The study is kept in the sweep's folder, so an interrupted one is taken up.
+    than their median. The study is kept in the sweep's folder, so an interrupted one is resumed.
 
     Args:
         trials: how many jobs there are in all.
         at_a_time: how many are chosen at once, for a launcher that runs them side by side.
         startup: the first jobs, which are random and never ended early.
         seed: of the search.
-        params: what to search, in Hydra's grammar: {"model.lr": "tag(log, interval(1e-4, 1e-2))"}; a list of
-            values (64,128) is a choice.
+        params: what to search, in Hydra's grammar: {"optimizer.lr": "tag(log, interval(1e-4, 1e-2))"};
+            a list of values (64,128) is a choice.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TPESweeper(Sweeper):
                 study_name="study",
                 load_if_exists=True,
             )
-        except Exception as error:  # the journal of a sweep that is taken up makes Optuna raise all kinds
+        except Exception as error:  # the journal of a resumed sweep makes Optuna raise all kinds
             raise UserError(f"{folder / 'optuna.log'} is not a journal of Optuna's: {error}") from None
         unfinished = study.get_trials(states=[states.RUNNING])
         going_on = [optuna.trial.Trial(study, trial._trial_id) for trial in unfinished]

@@ -1,6 +1,6 @@
 """Where metrics go: always metrics.csv in the run folder, and beside it the loggers that a run chooses."""
 
-import inspect
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 
+from autoencoders.config import parameters_of
 from autoencoders.errors import UserError, is_main_process
 from autoencoders.loggers.metrics_csv import MetricsCSV
 from autoencoders.loggers.mlflow import MLflow
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 
-def build_loggers(cfg_logger: DictConfig, folder: Path, config: Any, resume: bool) -> list[Logger]:
+def build_loggers(
+    cfg_logger: Mapping[Any, DictConfig], folder: Path, config: Any, resume: bool
+) -> list[Logger]:
     """metrics.csv and the chosen loggers of one process of a run.
 
     Args:
@@ -49,15 +52,17 @@ def build_loggers(cfg_logger: DictConfig, folder: Path, config: Any, resume: boo
 
 
 def _is_run_logger(node: DictConfig) -> bool:
-    target = get_object(node._target_)
-    return isinstance(target, type) and hasattr(target, "leaves")
+    try:
+        return hasattr(pkgutil.resolve_name(str(node._target_)), "leaves")
+    except (ImportError, AttributeError, ValueError):
+        return False  # as instantiating it explains
 
 
 def _build(node: DictConfig, folder: Path) -> Logger | None:
     """None, and a warning, where its service is out of reach."""
-    parameters = inspect.signature(get_object(node._target_)).parameters
     # As a Path, in which Hydra does not look for interpolations.
-    given = {"save_dir": folder} if "save_dir" in parameters and node.get("save_dir") is None else {}
+    unset = "save_dir" in parameters_of(node) and node.get("save_dir") is None
+    given = {"save_dir": folder} if unset else {}
     try:
         logger = instantiate(node, **given, _convert_="all")
     except InstantiationException as error:
@@ -79,7 +84,7 @@ def log_evaluation(run: Path, cfg: DictConfig, scores: Mapping[str, Any], pictur
         pictures: the folder of its PNG files.
 
     Returns:
-        How to look at it, a line a logger.
+        How to look at it, one line per logger.
     """
     figures = {f"evaluation/figures/{path.stem}": path for path in sorted(pictures.glob("*.png"))}
     summary = {

@@ -18,7 +18,7 @@ from autoencoders.files import atomic_write
 
 
 class MetricsCSV(Logger):
-    """One row a logged step, one column a metric, in `metrics.csv`; a resumed run goes on in its file.
+    """One row per logged step, one column per metric, in `metrics.csv`; a resumed run continues its file.
 
     (Lightning's own CSVLogger deletes the file of the run that is resumed.) The file is written anew each
     time, so it is always whole: with every checkpoint, at the end, and in between at most once a second and

@@ -45,7 +45,7 @@ class NotStartedError(Exception):
 
 
 class Service:
-    """A logger whose service may be lost: then it says so once, and the training goes on without it."""
+    """A logger whose service may be lost: then it says so once, and the training continues without it."""
 
     service: ClassVar[str]
     experiment: Any  # what `send` sends things to

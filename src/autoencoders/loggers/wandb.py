@@ -90,7 +90,7 @@ class Wandb(Service, WandbLogger):
         if not run.settings._offline:
             return f"W&B  {redacted(str(run.url))}"
         folder = shlex.quote(str(run.settings.sync_dir))
-        return f"W&B  wandb leet {folder}  (offline; with `wandb sync` in its place it is uploaded)"
+        return f"W&B  wandb leet {folder}  (offline; upload it with: wandb sync {folder})"
 
 
 def start(folder: Path, mode: str, init: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -115,12 +115,12 @@ class BaseAutoencoder(LightningModule):
 
     def encode(self, corrupted: Tensor) -> Tensor:
         """f: images (B, C, H, W) to codes (B, code_dim), without any sampling."""
-        code: Tensor = self.encoder(corrupted)
+        code: Tensor = self.encoder(self.in_weights_type(corrupted))
         return code
 
     def decode(self, code: Tensor) -> Tensor:
         """g: codes (B, code_dim) to reconstructions (B, C, H, W), the mean of p_dec(x|h)."""
-        return self.likelihood.mean(self.decoder(code).float())
+        return self.likelihood.mean(self.decoder(self.in_weights_type(code)).float())
 
     def forward(self, corrupted: Tensor) -> Tensor:
         """r = g(f(x̃))."""
@@ -134,7 +134,12 @@ class BaseAutoencoder(LightningModule):
         """What the loss consists of, before it is weighted: the reconstruction's −log p_dec(x|h) and the
         penalties, (B,) each."""
         code, penalties = self.code_and_penalties(batch.corrupted, batch.noise)
-        return {"nll": self.likelihood.nll(self.decoder(code).float(), batch.clean), **penalties}
+        output = self.decoder(self.in_weights_type(code)).float()
+        return {"nll": self.likelihood.nll(output, batch.clean), **penalties}
+
+    def in_weights_type(self, numbers: Tensor) -> Tensor:
+        """As the layers take them where precision=64-true or bf16-true has changed the weights."""
+        return numbers if torch.is_autocast_enabled(numbers.device.type) else numbers.to(self.dtype)
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The loss: the sum of its terms, each of any one shape, times their `weights`."""
@@ -221,7 +226,8 @@ class BaseAutoencoder(LightningModule):
             key = f"{stage}_{name}"
             if key not in self.averages:
                 # "disable" lets a NaN through, which the mean would otherwise leave out.
-                self.averages[key] = MeanMetric(nan_strategy="disable").to(self.device)
+                mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float32)
+                self.averages[key] = mean.to(self.device)
             average = self.averages[key]
             assert isinstance(average, MeanMetric)
             average.update(value)
@@ -265,6 +271,8 @@ class BaseAutoencoder(LightningModule):
 
     def _check_optimization(self) -> None:
         """Makes optimizer and scheduler once, for nothing but what they refuse, before any data is read."""
+        for part, make in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
+            _check_keywords(part, make)
         with _of("optimizer"):
             keywords = getattr(self.optimizer, "keywords", {})
             if "lr" in keywords:
@@ -284,8 +292,20 @@ def _of(part: str) -> Iterator[None]:
         raise ValueError(f"{part}.{text}" if re.match(r"\w+=", text) else f"{part}: {text}") from error
 
 
-def _parameters(function: Callable[..., Any]) -> Collection[str]:
-    """The names of a function's parameters; of a partial's, those of its function."""
+def _check_keywords(part: str, make: Callable[..., Any]) -> None:
+    """Raises ValueError for keywords of a partial that its function does not take, all at once: another
+    class chosen by its `_target_` leaves those of the class before."""
+    parameters = _parameters(make)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    if unknown := [name for name in getattr(make, "keywords", {}) if name not in parameters]:
+        name = getattr(make, "func", make).__name__
+        without = " ".join(f"~{part}.{name}" for name in unknown)
+        raise ValueError(f"{part}: {name} does not take {', '.join(unknown)}; leave out with: {without}")
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """A function's parameters by name; a partial's are those of its function."""
     return inspect.signature(getattr(function, "func", function)).parameters
 
 

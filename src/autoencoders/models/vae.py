@@ -31,7 +31,7 @@ class VAE(BaseAutoencoder):
 
     def posterior(self, corrupted: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of p_enc(h|x), (B, code_dim) each."""
-        mean, log_variance = self.encoder(corrupted).float().chunk(2, dim=1)
+        mean, log_variance = self.encoder(self.in_weights_type(corrupted)).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-20, 20)  # beyond, its exponential leaves float32's useful range
 
     def encode(self, corrupted: Tensor) -> Tensor:
