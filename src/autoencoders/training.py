@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from hydra.utils import instantiate
@@ -241,6 +241,7 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) 
     for key in chosen:
         if key not in options and not str(key).startswith("_"):
             raise UserError(f"no key trainer.{key}: {habit(f'trainer.{key}') or suggest(str(key), options)}")
+    check_types(chosen)
     checks.integer("trainer.accumulate_grad_batches", chosen.get("accumulate_grad_batches", 1), 1)
     if chosen.get("barebones"):
         raise UserError(
@@ -289,6 +290,28 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) 
     if chosen.get("sync_batchnorm") and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch does it on no other device")
     return trainer
+
+
+def check_types(chosen: DictConfig) -> None:
+    """Raises ValueError for a plain value of another type than the Trainer's argument, which would only be
+    noticed deep in the training."""
+    hints = get_type_hints(Trainer.__init__)
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    given: dict[str, Any] = dict(chosen.items())  # type: ignore[arg-type]  # keys are texts
+    for key, value in given.items():
+        taken = _plain_types(hints.get(key, Any))
+        if type(value) in names and taken and not isinstance(value, tuple(taken)):
+            said = " or ".join(names[kind] for kind in names if kind in taken)
+            raise ValueError(f"trainer.{key}={value} must be {said}")
+
+
+def _plain_types(hint: Any) -> set[type]:
+    """The types of plain values that an annotation allows; none where it allows others."""
+    if get_origin(hint) is Literal:
+        return {type(value) for value in get_args(hint)}
+    if parts := get_args(hint):
+        return set().union(*map(_plain_types, parts))
+    return {float, int} if hint is float else {hint} & {int, str, bool}
 
 
 def chosen_loggers(cfg: DictConfig) -> dict[str, DictConfig]:
