@@ -19,8 +19,10 @@ import yaml
 from command import line_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import config, runs, stored, sweeps
+import autoencoders
+from autoencoders import config, devices, jobs, runs, sweeps, training, untrusted
 from autoencoders.config import leaves
 from autoencoders.data import sources
 from autoencoders.evaluation.report import _facts, _read
@@ -50,11 +52,17 @@ def sample_or_all(sample: int, everything: int) -> pytest.MarkDecorator:
 
 # ---- overrides ---------------------------------------------------------------------------------------------
 
-CHOICES = {
-    group: sorted(path.stem for path in (tiny.REPOSITORY / "conf" / group).glob("[!_]*.yaml"))
-    for group in ("model", "data", "corruption", "network", "trainer", "logger", "experiment")
+GROUPS = {
+    group.name: sorted(path.stem for path in group.glob("[!_]*.yaml"))
+    for group in config.CONF.iterdir()
+    if group.is_dir()
 }
-LEAVES = sorted(key for key, _ in leaves(config.plain(config.composed(["corruption=compose"]))))
+LEAVES = sorted(
+    key
+    for key, _ in leaves(
+        OmegaConf.to_container(config.compose_conf(["corruption=compose", "callbacks=timer"]))
+    )
+)
 SCALARS = st.one_of(
     st.integers(-3, 70),
     st.integers(-(10**40), 10**40),
@@ -65,10 +73,10 @@ SCALARS = st.one_of(
         ["true", "false", "null", "auto", "gpu", "cpu", "ddp", "gaussian", "color", "???", "''", '""']
     ),
     st.sampled_from(
-        ["${seed}", "${model}", "${nothing}", "${oc.env:NOTHING}", "${seed", "${model.lr}", "$",
-         "${now:%Y}", "[", "]", "{", "{a:", "'", "\\", "\x00", "\x1b[2J", "\n", "é", "🙂", "\ud800", "a b",
-         "a,b", "choice(1,2)", "range(3)", "../x", "/etc/passwd", "int(x)", "glob(*)", "a" * 5000,
-         "[" * 2000, "9" * 5000]
+        ["${seed}", "${model}", "${nothing}", "${oc.env:NOTHING}", "${seed", "${model.lr}", "$", "${.}", "${}",
+         "${now:%Y}", "${oc.env:HOME}", "[", "]", "{", "{a:", "'", "\\", "\x00", "\x1b[2J", "\n", "é", "🙂",
+         "\ud800", "a b", "a,b", "choice(1,2)", "range(3)", "../x", "/etc/passwd", "int(x)", "glob(*)",
+         "a" * 5000, "[" * 2000, "9" * 5000]
     ),
 )  # fmt: skip
 VALUES = st.one_of(
@@ -76,45 +84,58 @@ VALUES = st.one_of(
     st.lists(SCALARS, max_size=3).map(
         lambda items: f"[{','.join(map(str, items))}]" if len(str(items)) < 500 else "[]"
     ),
-    st.sampled_from(["{}", "{a: 1}", "{_target_: os.system}", "[[1]]", "{a: {b: [1, {c: null}]}}"]),
-)
+    st.sampled_from(
+        ["{}", "{a: 1}", "{_target_: nowhere.Nothing}", "{_target_: builtins.dict}", "[[1]]",
+         "{a: {b: [1, {c: null}]}}", "builtins.dict", "nowhere.Nothing", "autoencoders.models.VAE"]
+    ),
+)  # fmt: skip
 KEYS = st.one_of(
     st.sampled_from(LEAVES),
     st.sampled_from(
-        [*CHOICES, "modle", "corupttion", "sweeps", "hydra", "hydra.run.dir", "hydra.mode", "trust"]
+        [*GROUPS, "modle", "corupttion", "sweeps", "hydra", "hydra.run.dir", "hydra.mode", "trust", "lr"]
     ),
     st.sampled_from(
-        ["model.", ".model", "model..lr", "model.lr.x", "network.hidden[0]", "model@x", "data@model.x"]
+        ["model.", ".model", "model..lr", "model.lr.x", "network.hidden[0]", "model@x", "data@model.x",
+         "trainer.nothing", "callbacks.x", "logger.x", "model._target_", "model._partial_", "data._args_"]
     ),
     st.text(string.ascii_letters + "._@/:-", max_size=10),
-)
+)  # fmt: skip
 OVERRIDES = st.one_of(
     st.builds("{}{}={}".format, st.sampled_from(["", "", "", "+", "++", "~"]), KEYS, VALUES),
     st.builds("{}{}".format, st.sampled_from(["", "~", "--", "-"]), KEYS),
-    st.sampled_from(sorted(CHOICES)).flatmap(
-        lambda group: st.sampled_from(CHOICES[group]).map(lambda name: f"{group}={name}")
+    st.sampled_from(sorted(GROUPS)).flatmap(
+        lambda group: st.sampled_from(GROUPS[group]).map(lambda name: f"{group}={name}")
     ),
     st.text(max_size=30),
 )
 
 
-@sample_or_all(100, 1000)
-def test_overrides(examples: int) -> None:
-    """What is accepted is a configuration whose model and data can be built."""
+@sample_or_all(60, 1000)
+def test_overrides(examples: int, tmp_path: Path) -> None:
+    """What is accepted is a configuration that is kept and built, or refused by what it builds."""
     accepted = [0]
 
     def check(overrides: list[str]) -> None:
-        cfg: list[Any] = []
+        found: list[DictConfig] = []
 
-        def start() -> None:
-            flags_and_all = runs.expand_resume(["logger=csv", *overrides])
-            cfg.append(config.composed([o for o in flags_and_all if not o.startswith("-")]))
-            config.check(cfg[0])
+        def compose() -> None:
+            flags_and_all = runs.expand(["logger=csv", *overrides])
+            found.append(config.compose_conf([o for o in flags_and_all if not o.startswith("-")]))
+            config.check_secrets(found[0])
+            config.settled(found[0])
+            config.shareable(found[0])
 
-        if line_of(start) is None:
+        def build() -> None:
+            training.check_keys(found[0])
+            devices.check_devices(found[0])
             with torch.device("meta"):  # takes no memory, however large it is
-                line_of(lambda: (build_model(cfg[0]), build_data(cfg[0])))
+                data = build_data(found[0])
+                build_model(found[0], data)
+            training.build_trainer(found[0], tmp_path, [])
+
+        if line_of(compose) is None and line_of(build) is None:
             accepted[0] += 1
+        assert not list(tmp_path.iterdir())
 
     throw(st.lists(OVERRIDES, min_size=1, max_size=3), examples, check)
     assert examples / 50 < accepted[0] < examples
@@ -125,30 +146,38 @@ def test_overrides(examples: int) -> None:
     [
         ("evaluate=maybe", "evaluate=maybe must be true or false"),
         ("data.flip=2", "data.flip=2 must be true or false"),
-        ("trainer.precision=8", "trainer.precision=8 must be auto or 32-true"),
         ("model.code_dim=70000", "model.code_dim=70000 must be ≥ 1 and ≤ 65536"),
         ("model.code_dim=1.5", "model.code_dim=1.5 must be a whole number ≥ 1 and ≤ 65536"),
-        ("model.lr=nan", "model.lr=nan must be > 0"),
-        ("model.lr=[]", "model.lr=[] must be a number > 0"),
+        ("model.lr=nan", "optimizer.lr=nan must be a number > 0"),
+        ("model.lr=[]", "optimizer.lr=[] must be a number > 0"),
         ("network.hidden=5", "network.hidden=5 must be a list"),
         ("network.hidden=[5,x]", "network.hidden[1]=x must be a whole number"),
-        ("data.root=''", "data.root= must be a text of 1 to 4000 printable letters"),
-        ("~data.root", "data.root can't be left out"),
-        ("~trainer", "trainer can't be left out"),
-        ("data.input_shape=[1,5,5]", "data.input_shape follows from data and network"),
+        ("data.root=''", "data.root= must be a folder"),
+        ("trainer=nothing", "no trainer=nothing"),
         ("+model.depth=3", "no key model.depth"),
-        ("+trainer.profiler=simple", "no key trainer.profiler"),
+        ("trainer.profiler=nothing", "profiler"),
+        ("+trainer.nothing=1", "no key trainer.nothing"),
         ("--foo", "unrecognized arguments: --foo"),
         ("--config-dir", "expected one argument"),
         (f"seed={'9' * 5000}", "can't be read"),
-        ("model._target_=os.system", "model._target_=os.system is no class of this project"),
-        ("corruption._target_=[]", "corruption._target_=[] is no class of this project"),
+        ("model._target_=os.system", "Target 'os.system' is blocklisted"),
+        ("trainer._target_=builtins.dict", "trainer._target_=builtins.dict is not a lightning.Trainer"),
+        (
+            "model._target_=autoencoders.nothing.Model",
+            "model._target_=autoencoders.nothing.Model is not found",
+        ),
         ("~experiment=0", "deletion value must be a string"),
         ("model={a: 1}", "no key model.a"),
     ],
 )
-def test_what_is_wrong_is_said(override: str, message: str) -> None:
-    line = line_of(lambda: config.check(config.composed(runs.expand_resume([override]))))
+def test_what_is_wrong_is_said(override: str, message: str, tmp_path: Path) -> None:
+    def start() -> None:
+        cfg = config.compose_conf(runs.expand([override]))
+        training.check_keys(cfg)
+        build_model(cfg, build_data(cfg))
+        training.build_trainer(cfg, tmp_path, [])
+
+    line = line_of(start)
     assert line is not None
     assert message in line
 
@@ -197,7 +226,7 @@ def test_checkpoints(examples: int, data_root: Path, tmp_path: Path) -> None:
     """... that were damaged, or are those of something else, are refused, or are what they were."""
     run = folders.make(tmp_path / "run", data_root)
     path = run / "checkpoints" / "best.ckpt"
-    model = build_model(runs.compose_run([f"run={run}"])[1])
+    model = autoencoders.load(run).model
     state, whole = torch.load(path, weights_only=True)["state_dict"], path.read_bytes()
     names = st.sampled_from([*state, "encoder", ""]) | st.text(max_size=5) | st.integers()
     states = st.dictionaries(names, TENSORS | PLAIN, max_size=4).map(lambda other: {**state, **other})
@@ -217,10 +246,10 @@ def test_checkpoints(examples: int, data_root: Path, tmp_path: Path) -> None:
     def check(damage: Bytes) -> None:
         content = damage.content
         path.write_bytes(content)
-        line = line_of(lambda: stored.load_weights(model, path))
+        line = line_of(lambda: untrusted.load_weights(model, path))
         assert line is None or str(path) in line
         if line is None and content != whole:
-            loaded = stored.read_checkpoint(path)["state_dict"]
+            loaded = untrusted.read_checkpoint(path)["state_dict"]
             assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
     throw(st.one_of(damaged(whole), contents.map(saved)), examples, check)
@@ -229,17 +258,70 @@ def test_checkpoints(examples: int, data_root: Path, tmp_path: Path) -> None:
 # ---- run folders -------------------------------------------------------------------------------------------
 
 FILES = [
-    ".hydra/overrides.yaml", ".hydra", "checkpoints", "checkpoints/best.ckpt", "config.yaml", "metrics.json",
-    "metrics.csv", "environment.json", "wandb-id.txt", "evaluation/metrics.json", "evaluation", "figures",
-    "error.txt", "multirun.yaml",
+    ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra", "checkpoints", "checkpoints/best.ckpt",
+    "config.yaml", "metrics.json", "metrics.csv", "environment.json", "wandb-id.txt",
+    "evaluation/metrics.json", "evaluation", "figures", "error.txt", "multirun.yaml",
 ]  # fmt: skip
+
+
+def copied(whole: Path, run: Path, changes: dict[str, str | Bytes]) -> None:
+    """A run folder with some of its files changed."""
+    shutil.rmtree(run.parent, ignore_errors=True)
+    shutil.copytree(whole, run)
+    for name, damage in changes.items():
+        path = run / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()
+        if damage == "a folder" and not path.parent.is_file():
+            path.mkdir(parents=True)
+        elif isinstance(damage, Bytes) and path.parent.is_dir():
+            path.write_bytes(damage.content)
+
+
+def commands(run: Path) -> None:
+    """All that is done with a run folder ends in a line, or is done; and leaves nothing in it."""
+    before = sorted(run.rglob("*"))
+    evaluated: list[DictConfig] = []
+    line_of(lambda: evaluated.append(runs.compose_evaluated([f"run={run}"])[1]))
+    for cfg in evaluated:
+        environment, metrics = (_read(run / name) for name in ("environment.json", "metrics.json"))
+        assert all(isinstance(fact, str) for fact in _facts(cfg, environment, metrics).values())
+        if (run / "metrics.csv").is_file():
+            MetricsCSV(run, resume=True).drop_after(5)
+    with torch.device("meta"):
+        line_of(lambda: autoencoders.load(run))
+    line_of(lambda: resume(run))
+    line_of(lambda: runs.compose_rerun(command("rerun", run)))
+    line_of(lambda: sweeps.read_sweep(run.parent))
+    line_of(lambda: sweeps.settings(run.parent))
+    assert sorted(run.rglob("*")) == before
+
+
+def command(word: str, folder: Path) -> runs.Command:
+    parsed = runs.Command.parse(word, [f"{word}={folder}"], "train.py")
+    assert parsed is not None
+    return parsed
+
+
+def resume(folder: Path) -> None:
+    if not sweeps.is_sweep(folder):
+        cfg = runs.compose_resumed(command("resume", folder))
+        training.check_keys(cfg)
+        devices.check_devices(cfg)
+        with torch.device("meta"):
+            data = build_data(cfg)
+            build_model(cfg, data)
+        training.build_trainer(cfg, folder, [])
+    elif sweeps.search_again(command("resume", folder), []) is None:
+        jobs.of_sweep(command("resume", folder))
 
 
 @sample_or_all(40, 600)
 def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
     """... with files that are missing, garbled or of another type, in another's place."""
     whole = folders.make(tmp_path / "whole", data_root)
-    run = tmp_path / "sweep" / "run"
     environment = st.fixed_dictionaries(
         {}, optional={key: PLAIN for key in ("command", "versions", "git", "started", "seconds", "val/mse")}
     )
@@ -270,30 +352,46 @@ def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
     )
 
     def check(changes: dict[str, str | Bytes]) -> None:
-        shutil.rmtree(run.parent, ignore_errors=True)
-        shutil.copytree(whole, run)
-        for name, damage in changes.items():
-            path = run / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.exists():
-                path.unlink()
-            if damage == "a folder" and not path.parent.is_file():
-                path.mkdir(parents=True)
-            elif isinstance(damage, Bytes) and path.parent.is_dir():
-                path.write_bytes(damage.content)
-        before = sorted(run.rglob("*"))
-        if line_of(lambda: runs.compose_run([f"run={run}"])) is None:
-            cfg = runs.compose_run([f"run={run}"])[1]
-            environment, metrics = (_read(run / name) for name in ("environment.json", "metrics.json"))
-            assert all(isinstance(fact, str) for fact in _facts(cfg, environment, metrics).values())
-            if (run / "metrics.csv").is_file():
-                MetricsCSV(run, resume=True).drop_after(5)
-        line_of(lambda: runs.expand_resume([f"resume={run}"]))
-        line_of(lambda: sweeps.read_sweep(run.parent))
-        assert sorted(run.rglob("*")) == before
+        copied(whole, tmp_path / "sweep" / "run", changes)
+        commands(tmp_path / "sweep" / "run")
 
     throw(st.dictionaries(st.sampled_from(FILES), damages, min_size=1, max_size=2), examples, check)
+
+
+@sample_or_all(15, 600)
+def test_configs(examples: int, data_root: Path, tmp_path: Path) -> None:
+    """... that a run is to be rebuilt from, whatever their keys hold, and of an earlier version too."""
+    whole = folders.make(tmp_path / "whole", data_root)
+    older = Path(__file__).parent / "versions" / "0.1" / "vae"
+    contents = [yaml.safe_load((folder / runs.CONFIG).read_text()) for folder in (whole, older)]
+    places = sorted({key.split("[")[0] for content in contents for key, _ in leaves(content)})
+    places += sorted({place.rpartition(".")[0] for place in places} - {""})
+    texts = st.sampled_from(
+        ["${seed}", "${model}", "${nothing}", "${oc.env:HOME}", "${", "${.}", "${seed}${seed}", "auto", "ddp",
+         "???", "../x", "nowhere.Nothing", "autoencoders.models.VAE", "autoencoders.data.CIFAR10", "a\x00b"]
+    )  # fmt: skip
+    values = PLAIN | texts | st.lists(texts | st.integers(-3, 70), max_size=3) | st.integers(-3, 70)
+
+    def check(chosen: tuple[dict[str, Any], dict[str, Any], list[str]]) -> None:
+        content, changes, left_out = json.loads(json.dumps(chosen[0])), chosen[1], chosen[2]
+        for place, value in [*changes.items(), *((place, None) for place in left_out)]:
+            *parents, last = place.split(".")
+            node = content
+            for name in parents:
+                node = node.get(name) if isinstance(node, dict) else None
+            if isinstance(node, dict) and place in left_out:
+                node.pop(last, None)
+            elif isinstance(node, dict):
+                node[last] = value
+        text = yaml.safe_dump(content, allow_unicode=True)
+        copied(
+            whole, tmp_path / "sweep" / "run", {".hydra/config.yaml": Bytes(text.encode(errors="replace"))}
+        )
+        commands(tmp_path / "sweep" / "run")
+
+    changes = st.dictionaries(st.sampled_from(places) | st.text(max_size=5), values, min_size=1, max_size=3)
+    left_out = st.lists(st.sampled_from(places), max_size=1)
+    throw(st.tuples(st.sampled_from(contents), changes, left_out), examples, check)
 
 
 # ---- data --------------------------------------------------------------------------------------------------

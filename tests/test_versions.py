@@ -14,7 +14,7 @@ from conftest import Compose
 from omegaconf import OmegaConf
 
 import autoencoders
-from autoencoders import evaluation, jobs, runs, sweeps, training, untrusted, upgrade
+from autoencoders import config, evaluation, jobs, runs, sweeps, training, upgrade
 
 VERSIONS = Path(__file__).parent / "versions"
 FOLDERS = sorted(path.parents[1] for path in VERSIONS.glob("*/*/.hydra/config.yaml"))
@@ -143,7 +143,7 @@ def test_a_run_keeps_what_it_is_rebuilt_from(composed: Compose, tmp_path: Path) 
         "callbacks", "checkpoint", "corruption", "data", "ema", "evaluate", "evaluation", "figures", "init",
         "logger", "model", "network", "objective", "optimizer", "scheduler", "seed", "trainer", "trust",
     ]  # fmt: skip
-    assert {*untrusted.PARTS, *untrusted.KEYS} <= kept.keys()
+    assert {*config.PARTS, *config.KEYS} <= kept.keys()
     assert upgrade.to_today(kept) == kept
     assert (kept["model"]["network"], kept["data"]["seed"]) == ("${network}", "${seed}")
     assert (tmp_path / ".hydra" / "config.yaml").is_file()

@@ -6,7 +6,7 @@ torch and lightning take seconds to import, so nothing in this file, nor in what
 import inspect
 import pkgutil
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,22 @@ from autoencoders.overrides import INTERPOLATION, parse_override, quoted, spells
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
+# What each run's config has: a mapping each, and the other keys.
+PARTS = ("trainer", "callbacks", "logger", "data", "model", "checkpoint", "figures", "evaluation")
+KEYS = ("seed", "objective", "evaluate", "ema", "init")
 SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)  # the name of a key or a variable
 SHORTEST = 4  # letters of a secret that is looked for within other values
 
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
 
 
-def compose_conf(overrides: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
+def compose_conf(
+    overrides: Sequence[str], folders: Sequence[Path] = (), primary: str = "train", conf: Path = CONF
+) -> DictConfig:
     """conf/ and the user's config folders with overrides, without Hydra's own part."""
     search = [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in folders)}]"]
-    with _apart_from_a_running_application(), initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=[*(search if folders else []), *overrides])
+    with _apart_from_a_running_application(), initialize_config_dir(str(conf), version_base="1.3"):
+        return compose(primary, overrides=[*(search if folders else []), *overrides])
 
 
 def compose_over(config: DictConfig, overrides: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
@@ -145,6 +150,22 @@ def settled(cfg: DictConfig) -> Any:
         return value
 
     return settle(raw, plain(cfg), "")
+
+
+def missing_keys(content: Mapping[Any, Any]) -> list[str]:
+    """What it takes to be the config of a run, and isn't there."""
+    parts = [key for key in PARTS if not isinstance(content.get(key), Mapping)]
+    return parts + [key for key in KEYS if key not in content]
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises UserError for a composed config that isn't one of a run, or that spells out a secret."""
+    if missing := missing_keys(_unresolved(cfg)):
+        raise UserError(
+            f"the config has no {', '.join(missing)}: one of your own starts from this project's with "
+            "defaults: [train, _self_]"
+        )
+    check_secrets(cfg)
 
 
 def check_secrets(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import logging
 import os
 import re
 import sys
@@ -46,6 +47,7 @@ def one_line_errors() -> Iterator[None]:
     a run only the first speaks.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
+    logging.raiseExceptions = FULL_ERRORS  # else it reports a reader that has gone, line by line
     try:
         yield
         sys.stdout.flush()
@@ -150,7 +152,10 @@ def _explained(error: BaseException) -> str | None:
             return f"{link.filename2 or link.filename}: {link.strerror}"
     for link in chain:
         if isinstance(link, HydraException | OmegaConfBaseException) or _raised_in(link) == "hydra":
-            return " ".join(line.strip() for line in str(link).splitlines() if "hydra.cc" not in line)
+            said = " ".join(line.strip() for line in str(link).splitlines() if "hydra.cc" not in line)
+            file = _file_being_read(chain)
+            if said:  # Hydra's ConfigCompositionException may say nothing, and what led to it all
+                return f"{file}: {said}" if file else said
         if isinstance(link, OSError):
             return str(link)
     return None

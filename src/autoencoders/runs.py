@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import untrusted
-from autoencoders.config import check_secrets, compose_conf, compose_over, leaves, settled
+from autoencoders.config import CONF, check, check_secrets, compose_conf, compose_over, leaves, settled
 from autoencoders.errors import UserError, is_main_process, one_line, one_line_errors
 from autoencoders.files import atomic_write
 from autoencoders.overrides import parse_override, parse_stored_override, translate, translate_all
@@ -120,6 +120,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
     for override in map(parse_override, overrides):
         if FOLDER(override.key_or_group) and not override.is_delete() and not str(override.value()).strip():
             raise UserError(f"{override.key_or_group}= names no folder")
+    if parsed.config_name:  # it may be no config of a run: before Hydra makes a folder for it
+        own, name = Path(parsed.config_path or parsed.config_dir or CONF).absolute(), parsed.config_name
+        is_own = (own / f"{name.removesuffix('.yaml')}.yaml").is_file()
+        check(compose_conf([], [CONF], name, own) if is_own else compose_conf([], [own], name))
     flags = list(arguments)
     for argument in parsed.overrides:
         flags.remove(argument)
@@ -154,7 +158,7 @@ class RunFolderLock(Callback):
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in the folder's name
         try:
             with one_line_errors():
-                check_secrets(config)  # before Hydra writes it
+                check(config)  # before Hydra writes it
                 RunFolderLock.held = lock(Path(str(config.hydra.run.dir)), resumed=False)
         except UserError as error:  # one whose traceback was asked for; of any Exception Hydra only warns
             raise SystemExit(1) from error

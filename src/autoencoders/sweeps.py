@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from autoencoders import jobs, runs, untrusted
-from autoencoders.config import check_secrets
+from autoencoders.config import check
 from autoencoders.errors import UserError, one_line, one_line_errors
 from autoencoders.files import atomic_write
 from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, quoted, translate
@@ -239,7 +239,7 @@ class Summary(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             with one_line_errors():
-                check_secrets(config)  # before Hydra writes it
+                check(config)  # before Hydra writes it
         except UserError as error:  # of any Exception Hydra only warns
             raise SystemExit(1) from error
         Summary.started = Path(str(config.hydra.sweep.dir))

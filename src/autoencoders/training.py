@@ -283,7 +283,8 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) 
         for key in ours:
             theirs.pop(key, None)
     trainer = instantiate(theirs, **ours, _convert_="all")
-    assert isinstance(trainer, Trainer)
+    if not isinstance(trainer, Trainer):
+        raise UserError(f"trainer._target_={chosen.get('_target_')} is not a lightning.Trainer")
     devices.check_batch_size(cfg.data.get("batch_size"), trainer.world_size)
     if chosen.get("sync_batchnorm") and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch does it on no other device")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autoencoders import upgrade
-from autoencoders.config import CONF, leaves
+from autoencoders.config import CONF, leaves, missing_keys
 from autoencoders.errors import UserError
 from autoencoders.overrides import INTERPOLATION
 
@@ -42,9 +42,6 @@ STARTS = (
 ENDS = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 Place = tuple[str, ...]  # of a value in nested dicts and lists
 EXPANDED = 2**20  # letters of a config with all that it refers to put in
-# What each run's config has: a mapping each, and the other keys.
-PARTS = ("trainer", "callbacks", "logger", "data", "model", "checkpoint", "figures", "evaluation")
-KEYS = ("seed", "objective", "evaluate", "ema", "init")
 
 
 def read_config(path: Path, trust: bool, trusting: str) -> DictConfig:
@@ -58,8 +55,7 @@ def read_config(path: Path, trust: bool, trusting: str) -> DictConfig:
         UserError: it's not a config, or it needs to be trusted.
     """
     content = upgrade.to_today(_read_mapping(path))
-    wrong = [key for key in PARTS if not isinstance(content.get(key), dict)]
-    if missing := [*wrong, *(key for key in KEYS if key not in content)]:
+    if missing := missing_keys(content):
         raise UserError(f"{path} is not the config of a run: it has no {', '.join(missing)}")
     for key in ("defaults", "hydra"):  # from which Hydra would compose more
         if key in content:
