@@ -73,8 +73,8 @@ SCALARS = st.one_of(
         ["true", "false", "null", "auto", "gpu", "cpu", "ddp", "gaussian", "color", "???", "''", '""']
     ),
     st.sampled_from(
-        ["${seed}", "${model}", "${nothing}", "${oc.env:NOTHING}", "${seed", "${model.lr}", "$", "${.}", "${}",
-         "${now:%Y}", "${oc.env:HOME}", "[", "]", "{", "{a:", "'", "\\", "\x00", "\x1b[2J", "\n", "é", "🙂",
+        ["${seed}", "${model}", "${nothing}", "${oc.env:NOTHING}", "${seed", "${model.lr}", "$", "${.}",
+         "${}", "${now:%Y}", "${oc.env:HOME}", "[", "]", "{", "{a:", "'", "\\", "\x00", "\x1b[2J", "\n", "é", "🙂",
          "\ud800", "a b", "a,b", "choice(1,2)", "range(3)", "../x", "/etc/passwd", "int(x)", "glob(*)",
          "a" * 5000, "[" * 2000, "9" * 5000]
     ),

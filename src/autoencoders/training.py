@@ -360,7 +360,10 @@ class Record(Callback):
 
 def environment(overrides: Sequence[str]) -> dict[str, Any]:
     """What one needs to know to run it again: command, versions, git state, machine."""
-    packages = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn")
+    packages = (
+        "autoencoders", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy",
+        "scikit-learn",
+    )  # fmt: skip
     typed = [Path(sys.argv[0]).name, *sys.argv[1:]]
     if any(word.startswith("resume=") for word in typed):  # what would start it, not what went on with it
         typed = json.loads(os.environ.get(jobs.COMMAND, "null")) or ["train.py", *overrides]
