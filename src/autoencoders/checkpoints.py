@@ -66,6 +66,36 @@ class Stopwatch(Callback):
         self.before = checkpoint["seconds"]
 
 
+class TorchRandomness(Callback):
+    """Keeps the state of torch's own generators, one a process, for what draws from them, such as a Dropout
+    in the user's network: after a resume it draws what it would have drawn. (Ours draw from `Randomness`.)"""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        device, mine = trainer.strategy.root_device, {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            mine["cuda"] = torch.cuda.get_rng_state(device)
+        checkpoint["torch_randomness"] = states = [mine] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(states, mine)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.states = checkpoint.get("torch_randomness", [])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if len(self.states) == trainer.world_size:  # on other devices there is no state to go on with
+            mine = self.states[trainer.global_rank]
+            torch.set_rng_state(mine["cpu"])
+            if "cuda" in mine and trainer.strategy.root_device.type == "cuda":
+                torch.cuda.set_rng_state(mine["cuda"], trainer.strategy.root_device)
+
+
 class MetricsTable(Callback):
     """Keeps metrics.csv in step with the checkpoints: a resumed run drops the rows after its own, and misses
     none."""

@@ -126,9 +126,13 @@ def _explained(error: BaseException) -> str | None:
         if isinstance(link, ConfigKeyError | ConfigAttributeError) and link.parent_node is not None:
             options = [key for key in link.parent_node if key != "hydra"]
             key = str(link.full_key or link.key)
-            if set(options) <= {"_target_", "_partial_"}:
-                return f"no key {key}: the chosen {key.rpartition('.')[0]} has no keys"
-            return f"no key {key}: {habit(key) or suggest(str(link.key), options)}"
+            empty = set(options) <= {"_target_", "_partial_"}
+            hint = (
+                f"the chosen {key.rpartition('.')[0]} has no keys"
+                if empty
+                else suggest(str(link.key), options)
+            )
+            return f"no key {key}: {habit(key) or hint}"
         if isinstance(link, MissingMandatoryValue):
             return f"{_own_name(str(link.full_key))} must be given"
         if isinstance(link, YAMLError):

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor
 
 from autoencoders import runs, untrusted
@@ -78,9 +77,8 @@ class TrainedRun:
         as_numpy = not isinstance(images, Tensor)
         if isinstance(images, list | tuple):
             images = np.stack([np.asarray(image) for image in images])
-        elif isinstance(images, Image.Image):
-            images = np.asarray(images)
-        given = torch.as_tensor(images)
+        # A copy of what is not a tensor: the pixels of a PIL image can't be written to, which torch warns of.
+        given = torch.as_tensor(np.array(images) if as_numpy else images)
         tensor = given.float() / 255 if given.dtype == torch.uint8 else given.float()
         channels, height, width = self.input_shape
         shape = tuple(tensor.shape)

@@ -88,6 +88,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         [
             stopwatch,
             checkpoints.FiniteCheck(last.path, best.path),
+            checkpoints.TorchRandomness(),
             checkpoints.MetricsTable(),
             best,
             last,
@@ -162,6 +163,8 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
 
 def check_keys(cfg: DictConfig) -> None:
     """Raises ValueError for a value of train.yaml that is out of its range; groups check their own."""
+    if "ckpt_path" in cfg:  # by a + as other templates need it, and then looked at by nobody
+        raise UserError(f"no key ckpt_path: {habit('ckpt_path')}")
     checks.integer("seed", cfg.seed, 0, 2**32 - 1)
     checks.boolean("evaluate", cfg.evaluate)
     for key in ("importance_samples", "importance_images"):
