@@ -1,5 +1,7 @@
 """What can be told of devices without torch."""
 
+import time
+
 import pytest
 
 from autoencoders import devices
@@ -15,7 +17,7 @@ def test_other_work_on_the_cores_is_said_once(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(devices, "_AT_START", (100.0, 1.0))
     monkeypatch.setattr(devices, "_cpu_seconds", lambda: (100.0 + busy + 2.0, 3.0))
-    monkeypatch.setattr(devices, "_STARTED", devices.time.monotonic() - 10)
+    monkeypatch.setattr(devices, "_STARTED", time.monotonic() - 10)
     devices.say_if_cores_are_busy("cpu")
     shown = capsys.readouterr().out
     assert shown.startswith(said)

@@ -74,8 +74,8 @@ SCALARS = st.one_of(
     ),
     st.sampled_from(
         ["${seed}", "${model}", "${nothing}", "${oc.env:NOTHING}", "${seed", "${model.lr}", "$", "${.}",
-         "${}", "${now:%Y}", "${oc.env:HOME}", "[", "]", "{", "{a:", "'", "\\", "\x00", "\x1b[2J", "\n", "é", "🙂",
-         "\ud800", "a b", "a,b", "choice(1,2)", "range(3)", "../x", "/etc/passwd", "int(x)", "glob(*)",
+         "${}", "${now:%Y}", "${oc.env:HOME}", "[", "]", "{", "{a:", "'", "\\", "\x00", "\x1b[2J", "\n", "é",
+         "🙂", "\ud800", "a b", "a,b", "choice(1,2)", "range(3)", "../x", "/etc/passwd", "int(x)", "glob(*)",
          "a" * 5000, "[" * 2000, "9" * 5000]
     ),
 )  # fmt: skip
