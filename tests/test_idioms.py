@@ -726,6 +726,7 @@ def test_jobs_of_a_sweep_without_validation(data_root: Path, tmp_path: Path) -> 
 # ---- two devices -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_devices_overfit_the_same_batches(data_root: Path, tmp_path: Path, do: Do) -> None:
     """... as one does, however they are asked for."""
     words = ["trainer.overfit_batches=2", "trainer.max_epochs=8"]
