@@ -564,7 +564,7 @@ def test_the_objective_chooses_the_best_checkpoint(do: Do) -> None:
 # ---- what is answered in one line --------------------------------------------------------------------------
 
 ANSWERED = {
-    "ckpt_path=runs/mine/checkpoints/last.ckpt": "resume=<run folder> goes on with a run, init=<run folder>",
+    "ckpt_path=runs/mine/checkpoints/last.ckpt": "init=<run folder> starts from its weights",
     "+ckpt_path=last": "resume=<run folder>",
     "data.data_dir=/data": "data.root=<folder>",
     "paths.data_dir=/data": "data.root=<folder>",
