@@ -143,6 +143,15 @@ def to_paste(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
+def resume_command(folder: Path) -> str:
+    """What resumes a run or a sweep of the user's own, with trust=true where it uses other classes than the
+    project's."""
+    configs = [folder / CONFIG, *folder.glob(f"*/{CONFIG}")]
+    trust = any(untrusted.needs_trust(path) for path in configs if path.is_file())
+    words = ["python", script_path("train.py"), f"resume={folder}"]
+    return to_paste(*words, *(["trust=true"] if trust else []))
+
+
 # ---- the folder --------------------------------------------------------------------------------------------
 
 
@@ -373,8 +382,11 @@ def compose_evaluated(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
         raise UserError("name one run folder: python evaluate.py run=runs/denoising/2026-01-31_12-00-00")
     trained, cfg = command.config()
     best_checkpoint(command.folder)
+    before, now = (OmegaConf.to_container(some, resolve=False) for some in (trained, cfg))
+    assert isinstance(before, dict)
+    assert isinstance(now, dict)
     for key in ("model", "network"):
-        if OmegaConf.to_container(trained.get(key)) != OmegaConf.to_container(cfg.get(key)):
+        if before.get(key) != now.get(key):
             raise UserError(
                 f"the model of {command.folder} is trained: override data and corruption, or train another"
             )
