@@ -1,7 +1,11 @@
-"""A folder of the user's own, outside of the repository: modules, a callback and a config folder, used from
-there."""
+"""A folder of the user's own, outside of the repository: modules, a data set, a callback and a config folder,
+used from there."""
 
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,7 @@ class Encoder(nn.Module):
         super().__init__()
         inputs = input_shape[0] * input_shape[1] * input_shape[2]
         self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, code_dim)
+            nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, code_dim)
         )
 
     def forward(self, x):
@@ -52,6 +56,23 @@ class CountSteps(Callback):
         if trainer.is_global_zero:
             print(f"counted {self.steps} steps", flush=True)
 """,
+    "mydata.py": """
+import numpy as np
+from autoencoders.data import ImageDataModule
+
+class Squares(ImageDataModule):
+    image_shape = (1, 12, 12)
+    classes = ("small", "large")
+
+    def read(self, train):
+        rng = np.random.default_rng(int(train))
+        labels = np.arange(110 if train else 37) % 2
+        images = np.zeros((len(labels), 1, 12, 12), np.uint8)
+        for image, label in zip(images, labels):
+            top, left = rng.integers(0, 6, 2)
+            image[0, top : top + 3 + 3 * label, left : left + 3 + 3 * label] = 255
+        return images, labels
+""",
     "myconf/experiment/mine.yaml": """
 # @package _global_
 defaults:
@@ -66,6 +87,8 @@ network:
 callbacks:
   count:
     _target_: mycallback.CountSteps
+data:
+  _target_: mydata.Squares
 """,
 }
 
@@ -103,6 +126,26 @@ def test_own_modules_are_used_from_their_folder(own: Path, data_root: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_own_modules_are_resumed_within_an_epoch_to_the_same_bits(
+    devices: int, own: Path, data_root: Path
+) -> None:
+    """... though the network draws from torch's own generator, and the config folder has changed since; the
+    run is then evaluated."""
+    options = mine(data_root, f"trainer.devices={devices}")
+    run("train.py", data_root, *options, "hydra.run.dir=whole", cwd=own)
+    killed = [*options, *OFTEN, "hydra.run.dir=killed"]
+    run("train.py", data_root, *killed, cwd=own, fault="kill step 8", ok=False)
+    assert not (own / "killed" / "metrics.json").exists()
+    conf = own / "myconf" / "experiment" / "mine.yaml"
+    conf.write_text(conf.read_text().replace("width: 6", "width: 3"))
+    run("train.py", data_root, "resume=killed", "trust=true", cwd=own)
+    assert_same(own / "killed", own / "whole")
+    run("evaluate.py", data_root, "run=killed", "trust=true", cwd=own)
+    assert (own / "killed" / "evaluation" / "report.html").is_file()
+
+
+@pytest.mark.slow
 def test_own_modules_on_two_devices_are_resumed_after_a_kill_to_the_same_bits(
     own: Path, data_root: Path
 ) -> None:
@@ -129,3 +172,38 @@ def test_own_modules_are_swept_over(own: Path, data_root: Path) -> None:
     assert "trust=true" in refused.stderr
     run("train.py", data_root, "resume=a sweep", "trust=true", cwd=own)
     assert (own / "a sweep" / "1" / "metrics.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_of_own_modules_is_loaded(own: Path, data_root: Path) -> None:
+    """... in Python, once it is trusted."""
+    run("train.py", data_root, *mine(data_root, "hydra.run.dir=a run"), cwd=own)
+    script = """
+import autoencoders, numpy
+try:
+    autoencoders.load("a run")
+except Exception as error:
+    print(error)
+run = autoencoders.load("a run", trust=True)
+codes = run.encode(numpy.zeros((5, 12, 12), "uint8"))
+print(type(run.model.encoder).__name__, codes.shape, len(run.data.test))
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{tiny.REPOSITORY / 'src'}{os.pathsep}{own}"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=own, env=environment, capture_output=True, text=True, check=True)
+    refusal, loaded = done.stdout.splitlines()
+    assert refusal.endswith("if you trust it: autoencoders.load('a run', trust=True)")
+    assert loaded == "Encoder (5, 16) 37"
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_own_modules_says_what_to_paste(own: Path, data_root: Path) -> None:
+    options = mine(data_root, *OFTEN, "trainer.max_epochs=5000", "hydra.run.dir=a run")
+    process = start("train.py", data_root, *options, cwd=own)
+    wait_for((own / "a run" / "checkpoints" / "last.ckpt").is_file)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    (line,) = [line for line in out.splitlines() if "resume with: " in line]
+    pasted = shlex.split(line.partition("resume with: ")[2])
+    assert pasted[:2] == ["python", "train.py"]
+    run("train.py", data_root, *pasted[2:], "trainer.max_epochs=1", cwd=own)

@@ -96,6 +96,14 @@ def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_there_is_python_to_run() -> None:
+    """None of it is passed over in silence: below, a page without any would be."""
+    assert blocks(README, "python")
+    tested = [block for block in blocks(REPOSITORY / "docs" / "python.md", "python") if "# tested" in block]
+    assert len(tested) >= 3
+    assert all(block.startswith("# tested") for block in tested)
+
+
 @pytest.mark.parametrize(
     "block",
     [

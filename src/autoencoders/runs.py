@@ -143,6 +143,15 @@ def to_paste(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
+def resume_command(folder: Path) -> str:
+    """What resumes a run or a sweep of the user's own, with trust=true where it uses other classes than the
+    project's."""
+    configs = [folder / CONFIG, *folder.glob(f"*/{CONFIG}")]
+    trust = any(untrusted.needs_trust(path) for path in configs if path.is_file())
+    words = ["python", script_path("train.py"), f"resume={folder}"]
+    return to_paste(*words, *(["trust=true"] if trust else []))
+
+
 # ---- the folder --------------------------------------------------------------------------------------------
 
 

@@ -264,7 +264,7 @@ def finish(folder: Path, trust: bool) -> None:
     if levels and finished and all(levels[0] in row.overrides for row in finished):
         write_levels(folder, finished, *levels, trust)
     if failed:
-        again = runs.to_paste("python", runs.script_path("train.py"), f"resume={folder}")
+        again = runs.resume_command(folder)
         print(
             f"error: {len(failed)} of {len(rows)} jobs failed; run them again with: {again}", file=sys.stderr
         )

@@ -59,7 +59,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> float
             return _train(cfg, folder, overrides, interruption)
         except Interrupted:
             if is_main_process() and (folder / "checkpoints" / "last.ckpt").is_file():
-                resume = runs.to_paste("python", runs.script_path("train.py"), f"resume={folder}")
+                resume = runs.resume_command(folder)
                 print(f"interrupted; resume with: {resume}", flush=True)
             raise
 

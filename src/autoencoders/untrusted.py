@@ -118,6 +118,15 @@ def _references(node: Any, place: Place) -> list[Place]:
     return [(*place[: len(place) - len(up) if up else 0], *re.findall(r"\w+", key)) for up, key in found]
 
 
+def needs_trust(path: Path) -> bool:
+    """Whether the config of a run names other classes than the project's, or places."""
+    try:
+        content = upgrade.to_today(_read_mapping(path))
+    except UserError:  # which resuming it will explain
+        return False
+    return any(_needs_trust(key, value) for key, value in leaves(content))
+
+
 def _needs_trust(key: str, value: Any) -> str | None:
     """Why a value is more than a choice of conf/ or a plain value."""
     if re.search(r"(^|[.\]])_\w+_($|[.\[])", key):  # what tells Hydra what to instantiate
