@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from autoencoders import checks
 from autoencoders.errors import UserError
 
 
@@ -39,7 +40,9 @@ def check_devices(cfg: DictConfig) -> None:
         raise UserError(f"trainer.devices={devices} is more than the {cores} CPU cores of this machine")
     if accelerator in ("gpu", "cuda") and devices > len(gpus()) and on_linux:
         raise UserError(f"trainer.devices={devices} is more than the {len(gpus())} GPUs of this machine")
-    check_batch_size(cfg.data.get("batch_size"), devices * cfg.trainer.num_nodes)
+    nodes = cfg.trainer.get("num_nodes", 1)
+    checks.integer("trainer.num_nodes", nodes, 1)
+    check_batch_size(cfg.data.get("batch_size"), devices * nodes)
 
 
 def check_batch_size(batch_size: object, processes: int) -> None:

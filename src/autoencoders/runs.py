@@ -373,8 +373,11 @@ def compose_evaluated(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
         raise UserError("name one run folder: python evaluate.py run=runs/denoising/2026-01-31_12-00-00")
     trained, cfg = command.config()
     best_checkpoint(command.folder)
+    before, now = (OmegaConf.to_container(some, resolve=False) for some in (trained, cfg))
+    assert isinstance(before, dict)
+    assert isinstance(now, dict)
     for key in ("model", "network"):
-        if OmegaConf.to_container(trained.get(key)) != OmegaConf.to_container(cfg.get(key)):
+        if before.get(key) != now.get(key):
             raise UserError(
                 f"the model of {command.folder} is trained: override data and corruption, or train another"
             )
