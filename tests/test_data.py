@@ -552,6 +552,7 @@ for batches in (0, 2):
 """
 
 
+@pytest.mark.slow
 def test_a_plain_trainer_on_two_devices_sees_what_it_sees_on_one(tmp_path: Path) -> None:
     """... with no argument of its own: Lightning would divide the shares of a DataLoader once more."""
     script = tmp_path / "plain.py"

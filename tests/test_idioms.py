@@ -564,7 +564,7 @@ def test_the_objective_chooses_the_best_checkpoint(do: Do) -> None:
 # ---- what is answered in one line --------------------------------------------------------------------------
 
 ANSWERED = {
-    "ckpt_path=runs/mine/checkpoints/last.ckpt": "resume=<run folder> goes on with a run, init=<run folder>",
+    "ckpt_path=runs/mine/checkpoints/last.ckpt": "resume=<run folder> continues a run, init=<run folder>",
     "+ckpt_path=last": "resume=<run folder>",
     "data.data_dir=/data": "data.root=<folder>",
     "paths.data_dir=/data": "data.root=<folder>",
@@ -726,6 +726,7 @@ def test_jobs_of_a_sweep_without_validation(data_root: Path, tmp_path: Path) -> 
 # ---- two devices -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_devices_overfit_the_same_batches(data_root: Path, tmp_path: Path, do: Do) -> None:
     """... as one does, however they are asked for."""
     words = ["trainer.overfit_batches=2", "trainer.max_epochs=8"]
@@ -786,8 +787,24 @@ def test_a_loaded_run_takes_images_as_one_has_them(plain: Done, data_root: Path)
         given = run.encode(numpy)
         assert isinstance(given, np.ndarray)
         np.testing.assert_allclose(given, codes.numpy(), rtol=1e-4, atol=1e-5)
-    for single in (pixels[0], pixels[0, 0], pixels[0].permute(1, 2, 0), bytes_[0]):
+    for single in (pixels[0, 0], pixels[0].permute(1, 2, 0), bytes_[0, 0]):
         torch.testing.assert_close(run.encode(single), codes[0])
+    for one in (pixels[:1], pixels[:1, 0], pixels[0], [pixels[0]]):  # a batch of one stays a batch
+        torch.testing.assert_close(run.encode(one), codes[:1])
+    mixed = [bytes_.numpy()[0, 0], pixels.numpy()[1, 0]]
+    np.testing.assert_allclose(run.encode(mixed), codes[:2].numpy(), rtol=1e-4, atol=1e-5)
+    wrong_values = (
+        (255 * pixels, "these reach from 0 to 255"),
+        (pixels * float("nan"), "these reach from nan"),
+        (bytes_.long(), r"not torch\.int64"),
+        ([], "no images"),
+        ("a.png", "not str"),
+    )
+    for wrong, said in wrong_values:
+        with pytest.raises(errors.UserError, match=said):
+            run.encode(wrong)
+    with pytest.raises(errors.UserError, match="codes of shape"):
+        run.decode(codes[:, :3])
     assert run.encode(pictures[0]).shape == (16,)
     images = run.reconstruct(pixels)
     assert images.shape == (3, 1, 28, 28)

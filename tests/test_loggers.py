@@ -207,7 +207,6 @@ def test_a_resumed_run_and_its_evaluation_continue_in_each_logger(
         )
         with pytest.raises(OSError, match="no more"):
             training.train(cfg, tmp_path)
-    cfg.resume = str(tmp_path)
     cfg.figures.images = 3
     training.train(cfg, tmp_path)
     log_evaluation(tmp_path, cfg, {"reconstruction": {"model": {"mse": 0.5}, "mean image": {"mse": 0.9}}},
@@ -314,7 +313,7 @@ def test_wrong_values_and_missing_packages_are_one_line(
 def test_an_id_of_mlflow_is_a_plain_word(composed: Compose, tmp_path: Path) -> None:
     (tmp_path / "mlflow-id.txt").write_text("../../elsewhere")
     line = line_of(lambda: build_loggers(composed("logger=mlflow").logger, tmp_path, {}, resume=False))
-    assert line == f"{tmp_path / 'mlflow-id.txt'} holds no id of an MLflow run"
+    assert line == f"{tmp_path / 'mlflow-id.txt'} does not hold the id of an MLflow run"
 
 
 def test_artifacts_stay_in_the_run_folder(

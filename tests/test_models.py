@@ -149,7 +149,7 @@ def test_references_of_a_colorizer(composed: Compose) -> None:
         (Autoencoder, {"code_dim": 0}, "code_dim=0 must be ≥ 1 and ≤ 65536"),
         (Autoencoder, {"code_dim": "two"}, "code_dim=two must be a whole number ≥ 1 and ≤ 65536"),
         (Autoencoder, {"likelihood": "poisson"}, "likelihood=poisson must be gaussian or bernoulli"),
-        (Autoencoder, {"likelihood_std": 0}, "likelihood_std=0 must be ≥ 0.001 and ≤ 1000.0"),
+        (Autoencoder, {"likelihood_std": 0}, "likelihood_std=0 must be ≥ 0.001 and ≤ 1000"),
         (Autoencoder, {"input_shape": (28, 28)}, r"input_shape=\[28, 28\] must be three numbers"),
         (Autoencoder, {"network": Conv(patch=3)}, "network.patch=3 must divide the side of a square image"),
         (VAE, {"beta": -1}, "beta=-1 must be ≥ 0 and ≤ 1000000"),

@@ -99,7 +99,7 @@ def test_warmup_cosine_rises_and_falls() -> None:
         ({"optimizer": partial(torch.optim.Adam, betas=(0.9, 2.0))}, "optimizer: Invalid beta parameter"),
         (
             {"optimizer": partial(cast(Any, torch.optim.Adam), eta=1)},
-            "optimizer: .* unexpected keyword argument 'eta'",
+            "optimizer: .* does not take eta",
         ),
         ({"optimizer": partial(torch.optim.Muon, lr=1e-2)}, "optimizer: Muon only supports 2D parameters"),
         ({"scheduler": partial(warmup_cosine, warmup=1.0)}, "scheduler.warmup=1.0 must be > 0 and < 1"),

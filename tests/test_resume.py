@@ -120,8 +120,8 @@ def test_a_killed_run_goes_on(fault: str, whole: Path, data_root: Path, tmp_path
     run("train.py", data_root, *options, fault=fault, ok=False)
     run("train.py", data_root, f"resume={folder}")
     assert_same(folder, whole)
-    ids = {path.name.rpartition("-")[2] for path in (folder / "wandb").glob("offline-run-*")}
-    assert ids == {(folder / "wandb-id.txt").read_text()}
+    kept = (folder / "wandb-id.txt").read_text()
+    assert all(f"-{kept}" in path.name for path in (folder / "wandb").glob("offline-run-*"))
 
 
 def saved_since(checkpoint: Path, moment: int) -> bool:
@@ -205,8 +205,10 @@ def test_a_run_is_run_again(whole: Path, data_root: Path, tmp_path: Path) -> Non
 
 
 def test_a_rerun_says_what_has_changed(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AUTOENCODERS_RERUN", "nowhere")  # which this process would hand on to others
+
     def rerun(folder: Path) -> str:
         command = runs.Command.parse("rerun", [f"rerun={folder}"], "train.py")
         assert command is not None
@@ -247,8 +249,6 @@ def test_an_override_that_makes_another_run_is_refused(whole: Path, data_root: P
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for override, said in (
         ("model.code_dim=4", "model.code_dim=4 would make it another run"),
-        ("optimizer.lr=1", "optimizer.lr=1 would make it another run"),
-        ("data.batch_size=8", "data.batch_size=8 would make it another run"),
         ("trainer.devices=[0,0]", "trainer: `devices` selected with"),
         ("+callbacks.mine._target_=nowhere.Mine", "callbacks.mine._target_=nowhere.Mine is not found"),
     ):

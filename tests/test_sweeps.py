@@ -239,6 +239,7 @@ def test_an_interrupted_sweep_is_taken_up(data_root: Path, tmp_path: Path) -> No
     assert float(table(folder)[1]["epochs"]) == 30
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_sweep_with_its_summary(data_root: Path, tmp_path: Path) -> None:
     marker, folder = f"MARKER={uuid4()}", tmp_path / "sweep"
     arguments = ["trainer.max_epochs=9999,2", *OFTEN, *NO_WANDB]

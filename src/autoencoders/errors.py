@@ -155,6 +155,8 @@ def _explained(error: BaseException) -> str | None:
         if isinstance(link, OSError) and link.errno is not None and link.filename:
             return f"{link.filename2 or link.filename}: {link.strerror}"
     for link in chain:
+        if match := re.search(r"Ambiguous value for argument '([^']+)'", str(link)):
+            return f"{match[1]} has several values: add -m to sweep over them, or quote them"
         if isinstance(link, HydraException | OmegaConfBaseException) or _raised_in(link) == "hydra":
             said = " ".join(line.strip() for line in str(link).splitlines() if "hydra.cc" not in line)
             file = _file_being_read(chain)

@@ -132,7 +132,8 @@ class Conv:
         depth, height, width = shape
         if height != width or height % self.patch:
             raise ValueError(
-                f"patch={self.patch} must divide the side of a square image, not one of {height} x {width}"
+                f"patch={self.patch} must divide the side of a square image, not one of {height} x {width}: "
+                "use network=mlp, or resize the images with data.size=32"
             )
         sides = [height // self.patch]
         for _ in self.channels:

@@ -18,9 +18,10 @@ from autoencoders.training import build_data, build_model
 # One image (H, W) or (H, W, C), or a batch (N, H, W), (N, H, W, C) or (N, C, H, W): floats in [0, 1] or
 # uint8; a PIL image, or a list of any of them.
 Images = Any
+FARTHEST = 10.0  # from 0, of a pixel under any noise that one would want; 255 tells of bytes as floats
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainedRun:
     """What a run has trained: its best model in evaluation mode, and its config.
 
@@ -54,11 +55,18 @@ class TrainedRun:
 
     def decode(self, codes: NDArray[np.floating] | Tensor) -> Any:
         """The images (N, C, H, W) of codes (N, code_dim), floats in [0, 1]; (C, H, W) of one code."""
-        tensor = torch.as_tensor(codes, dtype=torch.float32, device=self.model.device)
+        as_numpy = not isinstance(codes, Tensor)
+        tensor = torch.as_tensor(np.array(codes) if as_numpy else codes).float().to(self.model.device)
         single = tensor.ndim == 1
+        tensor = tensor[None] if single else tensor
+        if tensor.ndim != 2 or tensor.shape[1] != self.model.code_dim:
+            raise UserError(
+                f"codes of shape {tuple(np.shape(codes))} don't fit this model: it decodes "
+                f"(N, {self.model.code_dim}), or one code"
+            )
         with torch.inference_mode():
-            images = self.model.decode(tensor[None] if single else tensor)
-        return _given_back(images, single, not isinstance(codes, Tensor))
+            images = self.model.decode(tensor)
+        return _given_back(images, single, as_numpy)
 
     def reconstruct(self, images: Images) -> Any:
         """What the model makes of images, which it does not corrupt: (N, C, H, W); (C, H, W) of one image."""
@@ -68,33 +76,65 @@ class TrainedRun:
         return _given_back(reconstruction, single, as_numpy)
 
     def batch(self, images: Images) -> tuple[Tensor, bool, bool]:
-        """Images as the encoder reads them, (N, C, H, W) on the model's device; whether it was a single one;
-        and whether numpy is to be given back. Bytes become floats in [0, 1].
+        """Images as the encoder reads them, (N, C, H, W) on the model's device; whether it was a single one,
+        (H, W), (H, W, C) or in colour (C, H, W); and whether numpy is to be given back. A list is a batch.
 
         Raises:
-            UserError: they are not of the shape that the model was trained on.
+            UserError: they are not of the shape that the model was trained on, or neither bytes nor floats.
         """
-        as_numpy = not isinstance(images, Tensor)
         if isinstance(images, list | tuple):
-            images = np.stack([np.asarray(image) for image in images])
-        # A copy of what is not a tensor: the pixels of a PIL image can't be written to, which torch warns of.
-        given = torch.as_tensor(np.array(images) if as_numpy else images)
-        tensor = given.float() / 255 if given.dtype == torch.uint8 else given.float()
+            if not images:
+                raise UserError("there are no images in an empty list")
+            batches = [self.batch(image)[0] for image in images]  # bytes and floats may be mixed
+            return torch.cat(batches), False, not isinstance(images[0], Tensor)
+        as_numpy = not isinstance(images, Tensor)
+        # A copy of what is not a tensor: torch takes no array that is read-only, flipped or big-endian.
+        array = np.array(images) if as_numpy else images
+        if as_numpy and array.dtype.kind not in "uif":
+            raise UserError(f"images must be arrays, tensors or PIL images, not {type(images).__name__}")
+        if as_numpy and array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        tensor = _as_floats(torch.as_tensor(array))
         channels, height, width = self.input_shape
-        shape = tuple(tensor.shape)
-        single = False
-        if shape in ((height, width), (height, width, channels), (channels, height, width)):
-            tensor, shape, single = tensor[None], (1, *shape), True
-        if shape[1:] == (height, width):
-            tensor = tensor[:, None].expand(-1, channels, -1, -1) if channels == 1 else tensor
+        given = shape = tuple(tensor.shape)
+        single = shape in ((height, width), (height, width, channels)) or (
+            shape == (channels, height, width) and channels > 1
+        )
+        if single:
+            tensor, shape = tensor[None], (1, *shape)
+        if shape[1:] == (height, width) and channels == 1:
+            tensor = tensor[:, None]
         elif shape[1:] == (height, width, channels):
             tensor = tensor.permute(0, 3, 1, 2)
-        if tensor.shape[1:] != (channels, height, width):
+        if tensor.shape[1:] != (channels, height, width) or not len(tensor):
             raise UserError(
-                f"images of shape {tuple(given.shape)} don't fit this model, which reads (N, {channels}, "
-                f"{height}, {width}), (N, {height}, {width}, {channels}) or one such image"
+                f"images of shape {given} don't fit this model, which reads (N, {channels}, {height}, "
+                f"{width}), (N, {height}, {width}, {channels}) or one such image"
             )
         return tensor.to(self.model.device), single, as_numpy
+
+    def __repr__(self) -> str:
+        return (
+            f"TrainedRun({str(self.folder)!r}, {type(self.model).__name__}, code_dim={self.model.code_dim})"
+        )
+
+
+def _as_floats(images: Tensor) -> Tensor:
+    """Bytes 0..255 and floats as floats in [0, 1]; noise may lead out of that range, but not far.
+
+    Raises:
+        UserError: they are something else.
+    """
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if not images.is_floating_point():
+        raise UserError(f"images must be uint8 (0..255) or floats in [0, 1], not {images.dtype}")
+    if images.numel() and not images.abs().max() <= FARTHEST:  # also true of NaN
+        raise UserError(
+            f"images must be uint8 (0..255) or floats in [0, 1]; these reach from {float(images.min()):.4g} "
+            f"to {float(images.max()):.4g}"
+        )
+    return images.float()
 
 
 def load(folder: str | Path, trust: bool = False) -> TrainedRun:
@@ -108,6 +148,8 @@ def load(folder: str | Path, trust: bool = False) -> TrainedRun:
         UserError: it isn't a run's folder, or needs to be trusted.
     """
     path = Path(folder)
+    if path.is_file():
+        raise UserError(f"{path} is a file: name the run folder that it is in")
     config = runs.read_run(path, trust, f"autoencoders.load({str(folder)!r}, trust=True)")
     config.trust = trust
     data = build_data(config)

@@ -10,7 +10,7 @@ GROUPS = (
     "debug", "experiment", "sweeps",
 )  # fmt: skip
 KEYS = {
-    "model.code_dim=2": "how many numbers the code has",
+    "model.code_dim=2": "the dimension of the code",
     "trainer.max_epochs=20": "any argument of lightning.Trainer",
     "trainer.devices=2": "GPUs, or processes on CPU cores",
     "data.batch_size=64": "the global batch, split over the devices",
