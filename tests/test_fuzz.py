@@ -110,7 +110,7 @@ OVERRIDES = st.one_of(
 )
 
 
-@sample_or_all(60, 1000)
+@sample_or_all(40, 1000)
 def test_overrides(examples: int, tmp_path: Path) -> None:
     """What is accepted is a configuration that is kept and built, or refused by what it builds."""
     accepted = [0]
@@ -318,7 +318,7 @@ def resume(folder: Path) -> None:
         jobs.of_sweep(command("resume", folder))
 
 
-@sample_or_all(40, 600)
+@sample_or_all(20, 400)
 def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
     """... with files that are missing, garbled or of another type, in another's place."""
     whole = folders.make(tmp_path / "whole", data_root)
@@ -358,7 +358,7 @@ def test_run_folders(examples: int, data_root: Path, tmp_path: Path) -> None:
     throw(st.dictionaries(st.sampled_from(FILES), damages, min_size=1, max_size=2), examples, check)
 
 
-@sample_or_all(15, 600)
+@sample_or_all(8, 400)
 def test_configs(examples: int, data_root: Path, tmp_path: Path) -> None:
     """... that a run is to be rebuilt from, whatever their keys hold, and of an earlier version too."""
     whole = folders.make(tmp_path / "whole", data_root)

@@ -596,6 +596,7 @@ def test_a_checkpoint_runs_no_code(form: str, stranger: Path, tmp_path: Path, co
         line = line_of(call)
         assert line is not None
         assert ".ckpt is damaged, or not a checkpoint" in line
+        assert "weights_only" not in line  # torch's advice is to let it run
     assert not marker.exists()
 
 
@@ -614,6 +615,29 @@ def test_a_classifier_beside_the_data_runs_no_code(
         anew = generation.classifier(data).state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in anew.items())
     assert not (tmp_path / "marker").exists()
+
+
+def test_a_callback_of_one_s_own_may_keep_anything(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... which is read back with trust=true only; the best model is without it."""
+    (tmp_path / "keeps.py").write_text(
+        "from lightning import Callback\n"
+        "class Thing: ...\n"
+        "class Keeps(Callback):\n"
+        "    def state_dict(self): return {'thing': Thing()}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "run"
+    training.train(composed("network=linear", "+callbacks.mine._target_=keeps.Keeps"), folder)
+    assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"] == {}
+    line = str(
+        line_of(lambda: training.initialize(torch.nn.Linear(1, 1), folder / "checkpoints" / "last.ckpt"))
+    )
+    assert "it holds keeps.Thing, which is neither a tensor nor a plain value" in line
+    cfg = resume(folder, "trust=true", "trainer.max_epochs=2")
+    training.train(cfg, folder)  # type: ignore[arg-type]
+    assert autoencoders.load(folder, trust=True)
 
 
 def test_a_checkpoint_names_no_class(stranger: Path, marker: Path) -> None:

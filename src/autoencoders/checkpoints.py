@@ -209,6 +209,9 @@ class BestCheckpoint(Callback):
     def on_save_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.saving:  # nothing is resumed from it; without what Adam remembers it is a third as large
             del checkpoint["optimizer_states"]
+            checkpoint[
+                "callbacks"
+            ] = {}  # which may hold anything, where a best model is read as a stranger's
         checkpoint["best"] = self.score
 
     def on_load_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:

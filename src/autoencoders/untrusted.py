@@ -311,10 +311,19 @@ def read_checkpoint(path: Path, trust: bool = False) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as error:  # what is no checkpoint makes these raise all kinds
-        raise UserError(f"{path} is damaged, or not a checkpoint: {_beginning(error)}") from None
+        raise UserError(f"{path} is damaged, or not a checkpoint: {_what_torch_says(error)}") from None
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path} is not a checkpoint of a model: it has no state_dict")
     return content
+
+
+def _what_torch_says(error: Exception) -> str:
+    """Without torch's own advice, which is to run what is in it."""
+    if match := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
+        return f"it holds {match[1]}, which is neither a tensor nor a plain value"
+    if "Weights only load failed" in str(error):
+        return "it holds more than tensors and plain values"
+    return _beginning(error)
 
 
 def load_weights(model: Any, path: Path) -> None:
