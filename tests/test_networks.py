@@ -81,7 +81,10 @@ def test_ranges_are_checked(family: Any, arguments: dict[str, Any], message: str
 
 @pytest.mark.parametrize(("patch", "shape"), [(3, (1, 28, 28)), (2, (1, 28, 20)), (32, (3, 16, 16))])
 def test_images_that_do_not_fit_are_named(patch: int, shape: tuple[int, int, int]) -> None:
-    message = f"^patch={patch} must divide the side of a square image, not one of {shape[1]} x {shape[2]}$"
+    message = (
+        f"^patch={patch} must divide the side of a square image, not one of {shape[1]} x {shape[2]}: "
+        r"use network=mlp, or resize the images with data\.size=32$"
+    )
     with pytest.raises(ValueError, match=message):
         Conv(patch=patch).encoder(shape, 2)
     with pytest.raises(ValueError, match=message):

@@ -195,8 +195,11 @@ time.sleep(60)
     assert (done.returncode, done.stdout) == (130, "asked once\n")
 
 
-def test_a_run_is_run_again(whole: Path, data_root: Path, tmp_path: Path) -> None:
+def test_a_run_is_run_again(
+    whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """... by its folder, to the same weights, in a new folder."""
+    monkeypatch.setenv("AUTOENCODERS_RERUN", str(tmp_path / "of another run"))
     run("train.py", data_root, f"rerun={whole}", "logger=none", cwd=tmp_path)
     (again,) = (tmp_path / "runs" / "denoising").iterdir()
     assert_same(again, whole)
@@ -205,10 +208,8 @@ def test_a_run_is_run_again(whole: Path, data_root: Path, tmp_path: Path) -> Non
 
 
 def test_a_rerun_says_what_has_changed(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("AUTOENCODERS_RERUN", "nowhere")  # which this process would hand on to others
-
     def rerun(folder: Path) -> str:
         command = runs.Command.parse("rerun", [f"rerun={folder}"], "train.py")
         assert command is not None

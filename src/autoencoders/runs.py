@@ -345,8 +345,12 @@ def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
     if is_main_process() and (changed := list(_changed(command.folder, trained))):
         print(one_line(f"note: today's defaults and versions differ: {', '.join(changed)}"), flush=True)
     name = str(cfg.model._target_).rpartition(".")[2].removesuffix("Autoencoder").lower() or "autoencoder"
-    # The run's other processes start as this one did, and must find its folder.
-    default = os.environ.setdefault("AUTOENCODERS_RERUN", f"runs/{name}/{started()}")
+    # The processes that Lightning starts for the run's other devices must find its folder; what this one has
+    # inherited is another run's.
+    default = f"runs/{name}/{started()}"
+    if is_main_process():
+        os.environ["AUTOENCODERS_RERUN"] = default
+    default = os.environ.get("AUTOENCODERS_RERUN", default)
     return Path(str(named[-1]) if named else default), cfg
 
 
