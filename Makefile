@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format reproduce reproduce-all bench clean
+.PHONY: help train test test-slow test-gpu lint format reproduce reproduce-all bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,10 +19,13 @@ train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (add over
 	$(BIN)/python train.py model=denoising data=mnist evaluate=true $(ARGS)
 
 test: $(READY) ## run the tests (they need no network and no data set)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 test-slow: $(READY) ## run the tests that train on the real data sets or for long
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+test-gpu: $(READY) ## run the tests that need a CUDA GPU
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(READY) ## check style, format and types
 	$(BIN)/ruff check .

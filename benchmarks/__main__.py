@@ -23,6 +23,7 @@ from benchmarks.measuring import THREADS
 
 NAMES = (
     "step", "data", "textbook", "quality", "startup", "sweep", "evaluation", "memory", "scaling", "devices",
+    "gpu",
 )  # fmt: skip
 RESULTS = Path(__file__).with_name("results.json")
 README_ROWS = {  # what is measured, and the beginning of what it is compared with
@@ -40,7 +41,9 @@ def machine() -> dict[str, str]:
     """What the figures depend on."""
     names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     packages = " ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "hydra-core", "numpy"))
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
+        **gpu,
         "cpu": f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores",
         "threads": str(THREADS),
         "versions": f"Python {platform.python_version()}, {packages}",
@@ -106,6 +109,8 @@ def main() -> None:
     print("\n".join(f"{key:9} {value}" for key, value in machine().items()), flush=True)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() and not chosen.quick else {}
     for name in chosen.names or NAMES:
+        if name == "gpu" and not torch.cuda.is_available():
+            continue  # what was measured on another machine stays
         measured = []
         for row in import_module(f"benchmarks.{name}").rows(chosen.quick):
             measured.append({**asdict(row), "reached": row.reached})

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback
+from lightning import Callback, Trainer
+from lightning.fabric.utilities import move_data_to_device
 from omegaconf import DictConfig
 
 from autoencoders import checkpoints, config, hardware, training
@@ -36,7 +37,9 @@ class Clock(Callback):
     def on_train_start(self, *_: Any) -> None:
         self.ends: list[float] = []
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()  # what is only queued is not done
         self.ends.append(time.perf_counter())
 
 
@@ -67,24 +70,27 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
     return steady(clock.ends, WARM)
 
 
-def by_hand(cfg: DictConfig, data: ImageDataModule, steps: int) -> float:
-    """Seconds a step of a bare loop over pairs that are there."""
-    pairs = [data.pair(raw, training=True) for raw in islice(data.train_dataloader(), 50)]
-    return bare_loop(training.build_model(cfg, data), islice(cycle(pairs), WARM + steps))
+def by_hand(cfg: DictConfig, data: ImageDataModule, steps: int, device: str = "cpu") -> float:
+    """Seconds a step of a bare loop over pairs that are on the device already."""
+    raws = islice(data.train_dataloader(), 50)
+    pairs = [move_data_to_device(data.pair(raw, training=True), device) for raw in raws]
+    return bare_loop(training.build_model(cfg, data), islice(cycle(pairs), WARM + steps), device)
 
 
-def bare_loop(model: BaseAutoencoder, pairs: Iterable[Batch]) -> float:
+def bare_loop(model: BaseAutoencoder, pairs: Iterable[Batch], device: str = "cpu") -> float:
     """Seconds a step of the loop that one would write without Lightning, the first `WARM` left out."""
-    model.train()
+    model.train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    mixed = hardware.fast_precision("cpu") == "bf16-mixed"
+    mixed = hardware.fast_precision(device) == "bf16-mixed"
     ends = []
     for pair in pairs:
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
             loss = model.total({name: term.mean() for name, term in model.loss_terms(pair).items()})
         loss.backward()
         optimizer.step()
+        if device != "cpu":
+            torch.cuda.synchronize()
         ends.append(time.perf_counter())
     return steady(ends, WARM)
 

@@ -107,6 +107,7 @@ def mine(data_root: Path, *arguments: str) -> list[str]:
     return ["-cd", "myconf", *small, "experiment=mine", *NO_WANDB, *arguments]
 
 
+@pytest.mark.slow
 def test_own_modules_are_used_from_their_folder(own: Path, data_root: Path) -> None:
     """... on the command line without a flag; the run is a stranger's to others, until it is trusted, and is
     what it was when its config folder is gone."""

@@ -49,6 +49,7 @@ def test_two_processes_train_every_model_as_one(
         assert two == pytest.approx(one, rel=1e-5), metric
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) -> None:
     """... also on two devices, and a bad override leaves it as it was."""
     folder = tmp_path / "a run's folder"
@@ -94,7 +95,8 @@ def test_a_signal_shuts_both_ranks_down_cleanly(
     wait_for(lambda: not processes(marker), seconds=10)
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_when_a_rank_is_killed_none_is_left(data_root: Path, tmp_path: Path, rank: int) -> None:
     process, marker = endless(data_root, tmp_path / "run")
     (other,) = set(processes(marker)) - {process.pid}
@@ -217,6 +219,7 @@ def test_a_sweep_trains_the_jobs_that_it_names(data_root: Path, tmp_path: Path) 
     assert (folder / jobs[0] / "log.txt").stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_is_taken_up(data_root: Path, tmp_path: Path) -> None:
     """... after its parent was killed, which leaves no process; what is finished is not run again."""
     marker, folder = f"MARKER={uuid4()}", tmp_path / "sweep"
