@@ -11,6 +11,9 @@ from autoencoders.imports import importing
 
 
 def main(arguments: list[str]) -> None:
+    if {"--help", "-h"} & set(arguments):
+        print(__doc__.strip())
+        return
     grids = [argument for argument in arguments if argument.startswith("grid=")]
     if not set(grids) <= {"grid=true", "grid=false"}:
         raise errors.UserError(f"{grids[-1]} must be true or false")

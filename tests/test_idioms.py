@@ -631,7 +631,7 @@ def test_init_takes_the_weights_of_a_run_or_of_a_checkpoint(do: Do, plain: Done)
     for source in (plain.folder, plain.folder / "checkpoints" / "best.ckpt"):
         done = do("trainer.limit_train_batches=0", f"init={source}")
         assert same_weights(done.folder, plain.folder)
-        assert "init:" not in done.out  # all of it fits
+        assert re.search(r"init: (\d+) of \1 tensors from \S+\n", done.out)  # all of it fits
     done = do("trainer.limit_train_batches=0 model.code_dim=3", f"init={plain.folder}")
     assert "not in it or of another shape: encoder.3.weight, encoder.3.bias, decoder.0.weight" in done.out
     kept, before = weights(done.folder, "best"), weights(plain.folder, "best")

@@ -308,12 +308,12 @@ def test_what_is_wrong_with_a_class_is_said(
         (["wrong_of_mine.Model"], "importing wrong_of_mine failed: ZeroDivisionError: division by zero"),
         (["of_mine_here.Model", "+model.width=3"], "no key model.width: of_mine_here.Model does not take it"),
         (["of_mine_here.Needs"], "model: of_mine_here.Needs missing 1 required positional argument: 'width'"),
-        (["of_mine_here.Breaks"], "model (of_mine_here.Breaks): KeyError: 'width' (HYDRA_FULL_ERROR=1 shows"),
-        (["of_mine_here.Mistakes"], "TypeError: object of type 'int' has no len() (HYDRA_FULL_ERROR=1 shows"),
+        (["of_mine_here.Breaks"], "model (of_mine_here.Breaks): KeyError: 'width' (/"),
+        (["of_mine_here.Mistakes"], "TypeError: object of type 'int' has no len() (/"),
     ):
         found = line(f"model._target_={overrides[0]}", *overrides[1:])
         assert message in found
-        assert ("HYDRA_FULL_ERROR" in found) == ("HYDRA_FULL_ERROR" in message)
+        assert ("HYDRA_FULL_ERROR" in found) == ("(/" in message)
     line_of_struct = line_of(lambda: compose_conf(["corruption.std=1"]))
     assert line_of_struct == "no key corruption.std: the chosen corruption has no keys"
     assert line("trainer.gradient_clip_algorithm=x").startswith("trainer: ")

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,8 @@ def suggest(name: str, options: Iterable[object]) -> str:
     matches = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if matches and len(options) > 20:
         return f"did you mean '{matches[0]}'?"
-    question = f"did you mean '{matches[0]}'? " if matches else ""
-    return f"{question}There are: {', '.join(options)}"
+    there_are = f"here are: {', '.join(options)}"
+    return f"did you mean '{matches[0]}'? T{there_are}" if matches else f"t{there_are}"
 
 
 @contextmanager
@@ -105,6 +106,7 @@ def _explained(error: BaseException) -> str | None:
     from omegaconf.errors import (
         ConfigAttributeError,
         ConfigKeyError,
+        InterpolationResolutionError,
         MissingMandatoryValue,
         OmegaConfBaseException,
     )
@@ -120,21 +122,27 @@ def _explained(error: BaseException) -> str | None:
             return str(link)
         if isinstance(link, InstantiationException):
             return _instantiation(link)
-        if isinstance(link, MissingConfigException) and link.missing_cfg_file and link.options:
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             group, _, name = link.missing_cfg_file.rpartition("/")
-            return f"no {group}={name}: {suggest(name, link.options)}{_instead(group, name)}"
+            options = link.options or choices(group)
+            wrong = f"{group}={name}" if group else f"config {name}"
+            return f"no {wrong}: {suggest(name, options)}{_instead(group, name)}"
         if isinstance(link, ConfigKeyError | ConfigAttributeError) and link.parent_node is not None:
             options = [key for key in link.parent_node if key != "hydra"]
             key = str(link.full_key or link.key)
-            empty = set(options) <= {"_target_", "_partial_"}
-            hint = (
-                f"the chosen {key.rpartition('.')[0]} has no keys"
-                if empty
-                else suggest(str(link.key), options)
-            )
+            group, _, name = key.rpartition(".")
+            if name in choices(group):
+                hint = f"it is not chosen; choose it too: {group}={name}"
+            elif set(options) <= {"_target_", "_partial_"}:
+                hint = f"the chosen {group} has no keys"
+            else:
+                hint = suggest(str(link.key), options)
             return f"no key {key}: {habit(key) or hint}"
         if isinstance(link, MissingMandatoryValue):
-            return f"{_own_name(str(link.full_key))} must be given"
+            key = _own_name(str(link.full_key))
+            return f"{key} must be given" + (f": {key}=mymodule.MyClass" if "_target_" in key else "")
+        if isinstance(link, InterpolationResolutionError) and "Environment variable" in str(link):
+            return str(link).partition(": ")[2].strip().splitlines()[0].strip('"')
         if isinstance(link, YAMLError):
             mark = getattr(link, "problem_mark", None)
             place = f"{mark.name}, line {mark.line + 1}" if mark else (_file_being_read(chain) or "a file")
@@ -195,8 +203,18 @@ def _instantiation(error: BaseException) -> str:
     if isinstance(cause, TypeError) and (match := re.search(r"unexpected keyword argument '(\w+)'", said)):
         return f"no key {key}.{match[1]}: {target} does not take it; ~{key}.{match[1]} leaves it out"
     if isinstance(cause, TypeError) and "missing" in said:
-        return f"{key}: {target} {said.partition('() ')[2] or said}"
-    return f"{key} ({target}): {type(cause).__name__}: {said} (HYDRA_FULL_ERROR=1 shows where)"
+        function = " (a plain function also needs corruption._partial_=true)" if key == "corruption" else ""
+        return f"{key}: {target} {said.partition('() ')[2] or said}{function}"
+    return f"{key} ({target}): {type(cause).__name__}: {said} ({_place(cause)})"
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the user's own code on the way to an error."""
+    lines = traceback.extract_tb(error.__traceback__)
+    packages = (str(Path(__file__).parent), sys.prefix, str(Path(os.__file__).parent))
+    own = [line for line in lines if not line.filename.startswith((*packages, "<"))]
+    place = f"{own[-1].filename}, line {own[-1].lineno}; " if own else ""
+    return f"{place}HYDRA_FULL_ERROR=1 shows {'all' if own else 'where'}"
 
 
 def _own_name(key: str) -> str:
@@ -215,6 +233,13 @@ def _why_not_found(target: str) -> str:
         return f"importing {module} failed: {type(error).__name__}: {error}"
     matches = difflib.get_close_matches(name, options, n=1)
     return f"{module} has no {name}" + (f": did you mean '{matches[0]}'?" if matches else "")
+
+
+def choices(group: str) -> list[str]:
+    """The files of a group of conf/, by name."""
+    from autoencoders.config import CONF
+
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else ["train"]
 
 
 def habit(key: str) -> str | None:

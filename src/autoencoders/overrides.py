@@ -130,6 +130,8 @@ def parse_override(override: str) -> Override:
         return OverridesParser.create().parse_override(override)
     except Exception as error:  # the parser's own, too: a number too long, lists too deep
         said = " ".join(str(error).split()).partition(" See https")[0]
+        if re.fullmatch(r"[\w./-]+", override):
+            raise UserError(f"{override} is neither key=value nor one of Hydra's flags") from None
         raise UserError(f"{override[:80]} can't be read: {said}") from None
 
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import untrusted
 from autoencoders.config import CONF, check, check_secrets, compose_conf, compose_over, leaves, settled
-from autoencoders.errors import UserError, is_main_process, one_line, one_line_errors
+from autoencoders.errors import UserError, habit, is_main_process, one_line, one_line_errors
 from autoencoders.files import atomic_write
 from autoencoders.overrides import parse_override, parse_stored_override, translate, translate_all
 
@@ -31,6 +31,10 @@ OVERRIDES = Path(".hydra") / "overrides.yaml"
 # What may be other than it was when a run is resumed.
 RESUMABLE = ("trainer", "callbacks", "logger", "figures", "checkpoint", "evaluate", "evaluation", "trust")
 FOLDER = re.compile(r"hydra\.(run|sweep)\.dir").fullmatch
+OF_CLASSES = re.compile(
+    r"network\.(en|de)coder|(callbacks|logger)\.\w+|(corruption|optimizer|scheduler)"
+).fullmatch
+OF_A_CLASS = re.compile(r"\w+(\.\w+)*\.[A-Z]\w*").fullmatch
 RESUMABLE_KEYS = ("data.root", "data.eval_batch_size")
 
 
@@ -62,6 +66,8 @@ class Command:
         for override in overrides:
             parse_override(override)
         folder = Path(named[-1])
+        if folder.is_file() and folder.parent.name == "checkpoints":
+            raise UserError(f"{folder} is a checkpoint: name its run's folder, {key}={folder.parents[1]}")
         if not named[-1] or not folder.is_dir():
             raise UserError(f"no run folder {folder if named[-1] else '(the name is empty)'}")
         return cls(
@@ -117,9 +123,20 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """The arguments of a new run or sweep in today's words, flags last, each looked at."""
     parsed = parse_flags(arguments)
     overrides = translate_all(parsed.overrides)
-    for override in map(parse_override, overrides):
-        if FOLDER(override.key_or_group) and not override.is_delete() and not str(override.value()).strip():
-            raise UserError(f"{override.key_or_group}= names no folder")
+    parts = list(map(parse_override, overrides))
+    keys = {override.key_or_group for override in parts}
+    for override in parts:
+        key = override.key_or_group
+        value = "" if override.is_delete() else str(override.value()).strip()
+        if FOLDER(key) and not override.is_delete() and not value:
+            raise UserError(f"{key}= names no folder")
+        if override.is_add() and (instead := habit(key)):  # nobody would look at it
+            raise UserError(f"no key {key}: {instead}")
+        if OF_CLASSES(key) and OF_A_CLASS(value):
+            raise UserError(f"{key}={value} is the name of a class: write {key}._target_={value}")
+        elsewhere = parsed.config_name or parsed.config_dir or keys & {"network", "experiment"}
+        if re.fullmatch(r"network\.(en|de)coder\._target_", key) and not elsewhere:
+            raise UserError(f"{key}={value} needs network=own")
     if parsed.config_name:  # it may be no config of a run: before Hydra makes a folder for it
         own, name = Path(parsed.config_path or parsed.config_dir or CONF).absolute(), parsed.config_name
         is_own = (own / f"{name.removesuffix('.yaml')}.yaml").is_file()

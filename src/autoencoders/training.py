@@ -22,10 +22,12 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer, s
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Checkpoint,
+    EarlyStopping,
     EMAWeightAveraging,
     LearningRateFinder,
     ProgressBar,
     StochasticWeightAveraging,
+    Timer,
     WeightAveraging,
 )
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
@@ -116,10 +118,16 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
     try:
         if trainer.is_global_zero:
             describe(model, folder, loggers)
+        begun = 0
         if resumed:
-            untrusted.read_checkpoint(resumed, trust=cfg.trust)  # torch itself takes a damaged one
+            # Also since torch itself takes a damaged one.
+            begun = untrusted.read_checkpoint(resumed, trust=cfg.trust)["global_step"]
+            if trainer.is_global_zero:
+                print(f"resuming after step {begun}", flush=True)
         trainer.fit(model, data, ckpt_path=resumed, weights_only=not cfg.trust)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if trainer.is_global_zero and (why := why_it_ended(trainer, callbacks, begun)):
+            print(why, flush=True)
         for callback in list(callbacks):
             if isinstance(
                 callback, WeightAveraging
@@ -163,8 +171,6 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
 
 def check_keys(cfg: DictConfig) -> None:
     """Raises ValueError for a value of train.yaml that is out of its range; groups check their own."""
-    if "ckpt_path" in cfg:  # by a + as other templates need it, and then looked at by nobody
-        raise UserError(f"no key ckpt_path: {habit('ckpt_path')}")
     checks.integer("seed", cfg.seed, 0, 2**32 - 1)
     checks.boolean("evaluate", cfg.evaluate)
     for key in ("importance_samples", "importance_images"):
@@ -232,9 +238,27 @@ def initialize(model: torch.nn.Module, source: Path) -> None:
     if not fits:
         raise UserError(f"init={source} has no weights that fit this model by name and shape")
     model.load_state_dict(fits, strict=False)
-    if is_main_process() and (left := [name for name in own if name not in fits]):
+    if is_main_process():
+        left = [name for name in own if name not in fits]
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-        print(f"init: {len(fits)} of {len(own)} tensors from {path}; not in it or of another shape: {names}")
+        others = f"; not in it or of another shape: {names}" if left else ""
+        print(f"init: {len(fits)} of {len(own)} tensors from {path}{others}")
+
+
+def why_it_ended(trainer: Trainer, callbacks: Sequence[Callback], begun: int) -> str | None:
+    """Why training has ended, where that is not its last step.
+
+    Args:
+        begun: the step after which it was resumed.
+    """
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            return f"stopped early: {callback.monitor} has not improved in {callback.patience} validations"
+        if isinstance(callback, Timer) and callback.time_remaining() == 0:
+            return "stopped: its time is over"
+    if begun and trainer.global_step == begun:
+        return "nothing was left to train: a larger trainer.max_epochs continues it"
+    return None
 
 
 def build_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
@@ -358,7 +382,12 @@ class Record(Callback):
             runs.write_config(self.folder, self.cfg, self.overrides)
             with atomic_write(self.folder / "config.yaml") as temporary:
                 OmegaConf.save(OmegaConf.create(shareable(self.cfg)), temporary)
-            write_json(self.folder / "environment.json", environment(self.overrides))
+            path, now = self.folder / "environment.json", environment(self.overrides)
+            if path.is_file():  # the run is resumed
+                first: dict[str, Any] = untrusted.read_json(path)
+                now["resumed"] = now["started"]
+                now |= {key: first[key] for key in ("command", "started") if key in first}
+            write_json(path, now)
 
 
 def environment(overrides: Sequence[str]) -> dict[str, Any]:

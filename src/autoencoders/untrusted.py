@@ -328,9 +328,16 @@ def _what_torch_says(error: Exception) -> str:
 
 def load_weights(model: Any, path: Path) -> None:
     """Gives `model` the weights of a checkpoint, which must be its own: the same names and shapes."""
-    state = read_checkpoint(path)["state_dict"]
+    checkpoint = read_checkpoint(path)
+    trained, now = (
+        some.get("input_shape") for some in (checkpoint.get("hyper_parameters", {}), model.hparams)
+    )
+    if trained is not None and now is not None and list(trained) != list(now):
+        raise UserError(
+            f"{path} was trained on images of {tuple(trained)}, and these are {tuple(now)} (C, H, W)"
+        )
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(checkpoint["state_dict"], strict=True)
     except Exception as error:
         raise UserError(f"{path} does not hold this model's weights: {_beginning(error)}") from None
 
