@@ -14,6 +14,9 @@ def main(arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         print(__doc__.strip())
         return
+    for word in arguments:
+        if "=" not in word and Path(word).is_dir():
+            raise errors.UserError(f"{word} must be named as a run: run={word}")
     grids = [argument for argument in arguments if argument.startswith("grid=")]
     if not set(grids) <= {"grid=true", "grid=false"}:
         raise errors.UserError(f"{grids[-1]} must be true or false")

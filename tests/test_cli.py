@@ -121,11 +121,17 @@ BAD_NAMES = {
     "+task_name=x": "no key task_name: hydra.run.dir=<folder> names",
     "callbacks=[early_stopping,rich]": "no callbacks=rich: there are: device_stats",
     "-cn mine": "no config mine: there are: train",
+    "hydra.sweeper=optuna": "a file of a group is chosen with a slash: hydra/sweeper=tpe",
+    "debug=true": "no debug=true: there are: anomaly",
+    "+network=own": "there is network already, say network=own without the +",
+    "data=mydata.Mine": "data=mydata.Mine is the name of a class: write data._target_=mydata.Mine",
+    "model=VAE": "no model=VAE: did you mean 'vae'",
+    "callbacks.mine.monitor=x": "no key callbacks.mine: no callback is chosen",
+    "callbacks.model_checkpoint.monitor=x": "objective=val/mse chooses best.ckpt",
     "foo": "foo is neither key=value nor",
     "callbacks.early_stopping.patience=3": "it is not chosen; choose it too: callbacks=early_stopping",
     "+callbacks.mine=mine.Count": "callbacks.mine=mine.Count is the name of a class: write",
     "network.encoder._target_=mine.Encoder": "network.encoder._target_=mine.Encoder needs network=own",
-    "network=own": "network.encoder._target_ must be given",
     "objective=${oc.env:NOPE}": "Environment variable 'NOPE' not found",
     "resume=runs/nowhere": "no run folder runs/nowhere",
     "model.code_dim=2,4": "model.code_dim=2,4 has several values: add -m to sweep over them",
@@ -139,6 +145,7 @@ BAD_NAMES = {
 }
 # A wrong value is found by the class that uses it.
 BAD_VALUES = {
+    "network=own": "network.encoder._target_ must be given",
     "model.code_dim=0": "model.code_dim=0 must be ≥ 1",
     "model.code_dim=two": "model.code_dim=two must be a whole number",
     "optimizer.lr=0": "optimizer.lr=0 must be > 0",

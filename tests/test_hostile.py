@@ -163,7 +163,7 @@ RESOLVED: list[tuple[str, Any]] = [
 PLACES: list[tuple[str, Any]] = [
     ("trainer.default_root_dir", "/tmp/evil"), ("trainer.default_root_dir", "${objective}"),
     ("trainer.default_root_dir", ["/tmp/evil"]), ("trainer.model_registry", "evil"),
-    ("init", "/tmp/evil"), ("checkpoint.path", "/tmp/evil"), ("callbacks.x.dirpath", "/tmp/evil"),
+    ("checkpoint.path", "/tmp/evil"), ("callbacks.x.dirpath", "/tmp/evil"),
     ("callbacks.x.filename", "../evil"), ("figures.dir", ".."), ("anything.host", "evil.org"),
     *(("logger.x", {"_target_": target, **arguments}) for target, arguments in (
         ("autoencoders.loggers.MLflow", {"tracking_uri": "https://evil.org"}),
@@ -191,6 +191,16 @@ def test_a_run_s_config_says_no_more_than_choices_and_values(
         assert str(stranger / runs.CONFIG) in line, (key, value)
         assert "sesame" not in line
     assert not marker.exists()
+
+
+def test_weights_that_a_run_started_from_are_not_followed(stranger: Path) -> None:
+    """... out of its folder: what is trained does not need them, and training it again asks for trust."""
+    put(stranger, "init", "/tmp/evil")
+    resumed: Any = resume(stranger)
+    assert resumed.init is evaluate(stranger)[1].init is None
+    assert "started from init=/tmp/evil, out of its folder" in refused(rerun, stranger)
+    shutil.rmtree(stranger / "checkpoints")
+    assert "started from init=/tmp/evil, out of its folder" in refused(resume, stranger)
 
 
 def test_hydra_composes_no_more_into_a_run_s_config(stranger: Path, marker: Path) -> None:

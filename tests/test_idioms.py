@@ -600,7 +600,7 @@ ANSWERED = {
     "trainer.max_time=soon": "DD:HH:MM:SS",
     "trainer.val_check_interval=100": "must be less than or equal to the number of the training batches",
     "trainer.max_epochs=-1": "scheduler=constant",
-    "trainer.limit_val_batches=0 callbacks=early_stopping": "val/mse` which is not available",
+    "trainer.limit_val_batches=0 callbacks=early_stopping": "monitor=val/mse is not a metric of this model",
     "trainer.plugins._target_=lightning.pytorch.plugins.io.AsyncCheckpointIO": "for CheckpointIO",
     "callbacks.mine._target_=test_idioms.Mnie": "test_idioms has no Mnie: did you mean 'Mine'",
     "callbacks.mine._target_=test_idioms.Mine callbacks.mine.numbr=3": "no key callbacks.mine.numbr",

@@ -16,6 +16,7 @@ from torch import distributions as D
 
 from autoencoders import training
 from autoencoders.data import Batch
+from autoencoders.errors import UserError
 from autoencoders.models import (
     VAE,
     Autoencoder,
@@ -248,3 +249,20 @@ def test_a_run_ends_with_a_best_model(
     assert {"val/mse", "test/mse"} <= set(metrics)
     table = tmp_path / "metrics.csv"
     assert len(column(tmp_path, "val/mse") if "val/mse" in table.read_text() else []) == validations
+
+
+def test_a_term_that_is_not_one_value_an_image_is_named() -> None:
+    class Mine(Autoencoder):
+        def code_and_penalties(
+            self, corrupted: Tensor, noise: Randomness
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            code = self.encode(corrupted)
+            return code, {"l1": code.abs().sum()}
+
+    with pytest.raises(UserError, match=r"the term l1 must be one value per image, \(5,\), not \(\)"):
+        Mine().training_step(batch(torch.rand(5, 1, 28, 28)), 0)
+
+
+def test_a_network_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match=r"network='mlp' must be a network such as MLP\(\)"):
+        Autoencoder(network="mlp")  # type: ignore[arg-type]

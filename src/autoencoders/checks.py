@@ -10,6 +10,11 @@ from typing import Any
 
 def integer(name: str, value: Any, at_least: int | None = None, at_most: int | None = None) -> None:
     """Raises ValueError unless `value` is a whole number in [at_least, at_most]."""
+    if isinstance(value, str) and value.lstrip("-").isdecimal():
+        raise ValueError(
+            f"{name}={value} is a text and must be a whole number: one from the environment is written as "
+            f"'{name}=\"${{oc.decode:${{oc.env:NAME}}}}\"'"
+        )
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name}={value} must be a whole number{_bounds(' ', at_least, at_most)}")
     _check_bounds(name, value, at_least, at_most, None)

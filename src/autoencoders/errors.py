@@ -17,6 +17,7 @@ FULL_ERRORS = os.environ.setdefault("AUTOENCODERS_FULL_ERROR", os.environ.get("H
 # Where what looks like a secret stands in a text: before the @ of a URL, and after the name of a key.
 SECRETS = re.compile(r"(://)[^\s/]+(?=@)|((?:token|secret|passw(?:or)?d|api_?key)=)[^\s&'\"]+", re.IGNORECASE)
 SECRET_VARIABLE = re.compile(r"(key|token|secret|passw(or)?d)$", re.IGNORECASE)  # of the environment
+EARLY_STOPPING = re.compile(r"Early stopping .* metric `(.+?)` which is not available.*following: (.*)")
 LONGEST = 1000  # characters of a line
 # Where a job of a sweep leaves the reason for its failure.
 ERROR_FILE = "AUTOENCODERS_ERROR_FILE"
@@ -33,7 +34,8 @@ def suggest(name: str, options: Iterable[object]) -> str:
     "did you mean 'denoising'? There are: denoising, linear, vae"
     """
     options = sorted(str(option) for option in options if not str(option).startswith("_"))
-    matches = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    by_lower = {option.lower(): option for option in options}
+    matches = [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)]
     if matches and len(options) > 20:
         return f"did you mean '{matches[0]}'?"
     there_are = f"here are: {', '.join(options)}"
@@ -133,6 +135,8 @@ def _explained(error: BaseException) -> str | None:
             group, _, name = key.rpartition(".")
             if name in choices(group):
                 hint = f"it is not chosen; choose it too: {group}={name}"
+            elif not options and group in ("callbacks", "logger"):
+                hint = f"no {group.removesuffix('s')} is chosen"
             elif set(options) <= {"_target_", "_partial_"}:
                 hint = f"the chosen {group} has no keys"
             else:
@@ -151,8 +155,9 @@ def _explained(error: BaseException) -> str | None:
             return f"{path} is not a text file"
         if type(link).__name__ == "MisconfigurationException":  # Lightning's, not imported yet
             return str(link)
-        if isinstance(link, RuntimeError) and "conditioned on metric" in str(link):  # early stopping's
-            return str(link)
+        if isinstance(link, RuntimeError) and (match := EARLY_STOPPING.match(str(link))):
+            known = ", ".join(re.findall(r"`([^`]+)`", match[2]))
+            return f"EarlyStopping's monitor={match[1]} is not a metric of this model: there are {known}"
         if isinstance(link, ValueError) and "Config group override must be a string" in str(link):
             return "a group can't be null: choose one of its files, such as model=vae, or leave it out"
         if isinstance(link, ValueError) and (

@@ -36,6 +36,8 @@ HABITS = {  # keys of other templates, and the word for them here
     "data.data_dir": "use data.root=<folder>",
     "data.num_workers": "not needed: the images are in memory",
     "data.pin_memory": "not needed: the images are in memory",
+    "callbacks.model_checkpoint": "objective=val/mse chooses best.ckpt",
+    "callbacks.checkpoint": "objective=val/mse chooses best.ckpt",
     "model.optimizer.lr": "use optimizer.lr=1e-3",
     "model.net": "use network=mlp, network=conv or network=own",
     "model.beta2": "use optimizer.betas=[0.9,0.95]",
@@ -91,7 +93,7 @@ def translate(argument: str) -> str:
         and "${" not in rest
     ):
         rest = "=" + quoted(rest[1:])
-    if key in ("callbacks", "logger") and rest in ("=[]", "=null", "=false"):
+    if key in ("callbacks", "logger") and rest.lower() in ("=[]", "=null", "=false"):
         rest = "=none"
     return sign + before + RENAMED.get(key, key) + rest
 

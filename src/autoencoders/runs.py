@@ -17,14 +17,23 @@ from typing import Any, ClassVar, NoReturn
 from filelock import FileLock, Timeout
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import untrusted
 from autoencoders.config import CONF, check, check_secrets, compose_conf, compose_over, leaves, settled
-from autoencoders.errors import UserError, habit, is_main_process, one_line, one_line_errors
+from autoencoders.errors import (
+    UserError,
+    choices,
+    habit,
+    is_main_process,
+    one_line,
+    one_line_errors,
+    suggest,
+)
 from autoencoders.files import atomic_write
-from autoencoders.overrides import parse_override, parse_stored_override, translate, translate_all
+from autoencoders.overrides import INSTEAD, parse_override, parse_stored_override, translate, translate_all
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -58,7 +67,8 @@ class Command:
         Raises:
             UserError: an argument isn't one, or the folder isn't there.
         """
-        named = [argument.removeprefix(f"{key}=") for argument in arguments if argument.startswith(f"{key}=")]
+        said = [argument.removeprefix(f"{key}=") for argument in arguments if argument.startswith(f"{key}=")]
+        named = [re.sub(r"^(['\"])(.+)\1$", r"\2", path) for path in said]  # as Hydra reads it
         if not named:
             return None
         parsed = parse_flags([argument for argument in arguments if not argument.startswith(f"{key}=")])
@@ -125,26 +135,48 @@ def expand(arguments: Sequence[str]) -> list[str]:
     overrides = translate_all(parsed.overrides)
     parts = list(map(parse_override, overrides))
     keys = {override.key_or_group for override in parts}
+    elsewhere = parsed.config_name or parsed.config_dir or keys & {"network", "experiment"}
     for override in parts:
-        key = override.key_or_group
-        value = "" if override.is_delete() else str(override.value()).strip()
-        if FOLDER(key) and not override.is_delete() and not value:
-            raise UserError(f"{key}= names no folder")
-        if override.is_add() and (instead := habit(key)):  # nobody would look at it
-            raise UserError(f"no key {key}: {instead}")
-        if OF_CLASSES(key) and OF_A_CLASS(value):
-            raise UserError(f"{key}={value} is the name of a class: write {key}._target_={value}")
-        elsewhere = parsed.config_name or parsed.config_dir or keys & {"network", "experiment"}
-        if re.fullmatch(r"network\.(en|de)coder\._target_", key) and not elsewhere:
-            raise UserError(f"{key}={value} needs network=own")
+        refuse(override, has_network=bool(elsewhere))
     if parsed.config_name:  # it may be no config of a run: before Hydra makes a folder for it
         own, name = Path(parsed.config_path or parsed.config_dir or CONF).absolute(), parsed.config_name
-        is_own = (own / f"{name.removesuffix('.yaml')}.yaml").is_file()
+        file = f"{name.removesuffix('.yaml')}.yaml"
+        is_own = (own / file).is_file()
+        if not is_own and not (CONF / file).is_file():
+            raise UserError(
+                f"no config {name}: {suggest(name, [*choices(''), *(p.stem for p in own.glob('*.yaml'))])}"
+            )
         check(compose_conf([], [CONF], name, own) if is_own else compose_conf([], [own], name))
     flags = list(arguments)
     for argument in parsed.overrides:
         flags.remove(argument)
     return [*overrides, *flags]
+
+
+def refuse(override: Override, has_network: bool) -> None:
+    """Raises UserError for what Hydra would take, and then nobody look at, or explain in its own words.
+
+    Args:
+        has_network: whether the network may have been chosen elsewhere.
+    """
+    key = override.key_or_group
+    value = "" if override.is_delete() else str(override.value()).strip()
+    if FOLDER(key) and not override.is_delete() and not value:
+        raise UserError(f"{key}= names no folder")
+    if override.is_add() and (instead := habit(key)):
+        raise UserError(f"no key {key}: {instead}")
+    if key in ("hydra.sweeper", "hydra.launcher"):
+        group = key.replace(".", "/")
+        word = INSTEAD.get(f"{group}={value}", f"{group}={value}")
+        raise UserError(f"{key}={value}: a file of a group is chosen with a slash: {word}")
+    if (OF_CLASSES(key) or (CONF / key).is_dir()) and OF_A_CLASS(value):
+        raise UserError(f"{key}={value} is the name of a class: write {key}._target_={value}")
+    if (CONF / key).is_dir() and value in ("True", "False"):
+        raise UserError(f"no {key}={value.lower()}: {suggest(value, choices(key))}")
+    if (CONF / key).is_dir() and override.is_add() and not isinstance(override.value(), dict):
+        raise UserError(f"+{key}={value}: there is {key} already, say {key}={value} without the +")
+    if re.fullmatch(r"network\.(en|de)coder\._target_", key) and not has_network:
+        raise UserError(f"{key}={value} needs network=own")
 
 
 def script_path(name: str) -> str:
@@ -257,6 +289,8 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
     config = untrusted.read_config(run / CONFIG, trust, trusting)
+    if not trust and config.init is not None:
+        config.init = None
     root = config.data.get("root")
     if isinstance(root, str) and not trust and not _has_data(Path(root)):
         config.data.root = "${repository:}/data"
@@ -344,6 +378,8 @@ def compose_resumed(command: Command) -> DictConfig:
         )
     if (command.folder / "checkpoints" / "last.ckpt").is_file():
         cfg.init = None  # these weights have been trained since
+    else:
+        check_init(command)
     return cfg
 
 
@@ -359,6 +395,7 @@ def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
             f"{others[0]} can't be combined with rerun=: one run is trained again, in a new folder"
         )
     trained, cfg = command.config()
+    check_init(command)
     if is_main_process() and (changed := list(_changed(command.folder, trained))):
         print(one_line(f"note: today's defaults and versions differ: {', '.join(changed)}"), flush=True)
     name = str(cfg.model._target_).rpartition(".")[2].removesuffix("Autoencoder").lower() or "autoencoder"
@@ -369,6 +406,17 @@ def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
         os.environ["AUTOENCODERS_RERUN"] = default
     default = os.environ.get("AUTOENCODERS_RERUN", default)
     return Path(str(named[-1]) if named else default), cfg
+
+
+def check_init(command: Command) -> None:
+    """Raises UserError where a run starts from weights of a place that its config names, and which is not
+    trusted."""
+    init = untrusted.read_mapping(command.folder / CONFIG).get("init")
+    if init and not command.trust and not any(o.startswith("init=") for o in command.overrides):
+        raise UserError(
+            f"{command.folder} started from init={init}, out of its folder; "
+            f"if you trust it: {command.trusting}"
+        )
 
 
 def _changed(run: Path, trained: DictConfig) -> Iterator[str]:

@@ -31,7 +31,7 @@ OF_LOGGERS = re.compile(
 )
 # Keys that say where to read, write or send to, which a stranger's file may not choose.
 PLACE = re.compile(
-    r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init|registry)(\[\d+\])*$", re.IGNORECASE
+    r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|registry)(\[\d+\])*$", re.IGNORECASE
 )
 LARGEST = 2**17  # bytes of a YAML file: a run's have some thousands, and a million take a minute to parse
 DEEPEST = 50  # levels of it, likewise
@@ -54,7 +54,7 @@ def read_config(path: Path, trust: bool, trusting: str) -> DictConfig:
     Raises:
         UserError: it's not a config, or it needs to be trusted.
     """
-    content = upgrade.to_today(_read_mapping(path))
+    content = upgrade.to_today(read_mapping(path))
     if missing := missing_keys(content):
         raise UserError(f"{path} is not the config of a run: it has no {', '.join(missing)}")
     for key in ("defaults", "hydra"):  # from which Hydra would compose more
@@ -121,7 +121,7 @@ def _references(node: Any, place: Place) -> list[Place]:
 def needs_trust(path: Path) -> bool:
     """Whether the config of a run names other classes than the project's, or places."""
     try:
-        content = upgrade.to_today(_read_mapping(path))
+        content = upgrade.to_today(read_mapping(path))
     except UserError:  # which resuming it will explain
         return False
     return any(_needs_trust(key, value) for key, value in leaves(content))
@@ -142,7 +142,8 @@ def _needs_trust(key: str, value: Any) -> str | None:
         return "is more than another key's value"
     if key.startswith("logger.") and value not in (None, [], {}) and not OF_LOGGERS.fullmatch(key):
         return "says where to log"
-    if isinstance(value, str) and PLACE.search(key) and key != "data.root":
+    # init is what a trained run no longer needs: see `runs.check_init`.
+    if isinstance(value, str) and PLACE.search(key) and key not in ("data.root", "init"):
         return "leads out of the run's folder"
     return None
 
@@ -173,7 +174,7 @@ def top_level_keys() -> frozenset[str]:
     return frozenset(groups | set(keys) | {"sweeps"}) - {"defaults", "hydra", "trust"}
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """A YAML file with plain values under names: OmegaConf honours no tag that makes objects."""
     text = _scanned(path)
     try:

@@ -143,7 +143,8 @@ def corrupt(images: Tensor, corruption: Corruption, randomness: Randomness) -> T
     """
     corrupted = corruption(images, randomness)
     if corrupted.shape != images.shape:
-        name = getattr(corruption, "__name__", type(corruption).__name__)
+        function = getattr(corruption, "func", corruption)  # of a partial
+        name = getattr(function, "__name__", type(function).__name__)
         raise UserError(
             f"the corruption {name} made {tuple(corrupted.shape)} of images {tuple(images.shape)}: "
             "it must keep their shape"

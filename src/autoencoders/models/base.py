@@ -80,6 +80,8 @@ class BaseAutoencoder(LightningModule):
         # A checkpoint with objects other than plain values could not be loaded safely.
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"], logger=False)
         network, target_shape = network or Conv(), target_shape or input_shape
+        if not hasattr(network, "encoder") or not hasattr(network, "decoder"):
+            raise ValueError(f"network={network!r} must be a network such as MLP()")
         for name, shape in (("input_shape", input_shape), ("target_shape", target_shape)):
             checks.integers(name, shape, at_least=1)
             if len(shape) != 3:
@@ -137,6 +139,21 @@ class BaseAutoencoder(LightningModule):
         output = self.decoder(self.in_weights_type(code)).float()
         return {"nll": self.likelihood.nll(output, batch.clean), **penalties}
 
+    def _checked_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss's terms.
+
+        Raises:
+            UserError: one has not one value an image.
+        """
+        terms = self.loss_terms(batch)
+        for name, term in terms.items():
+            if term.shape != (len(batch.clean),):
+                raise UserError(
+                    f"{_name(self)}: the term {name} must be one value per image, ({len(batch.clean)},), "
+                    f"not {tuple(term.shape)}"
+                )
+        return terms
+
     def in_weights_type(self, numbers: Tensor) -> Tensor:
         """As the layers take them where precision=64-true or bf16-true has changed the weights."""
         return numbers if torch.is_autocast_enabled(numbers.device.type) else numbers.to(self.dtype)
@@ -183,7 +200,7 @@ class BaseAutoencoder(LightningModule):
             self.check_data(data)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        terms = {name: term.mean() for name, term in self.loss_terms(batch).items()}
+        terms = {name: term.mean() for name, term in self._checked_terms(batch).items()}
         loss = self.total(terms)
         # Every call of self.log takes as long as a small layer, so it is called only when it is written.
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -197,7 +214,7 @@ class BaseAutoencoder(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch.clean):
             return  # this device's share of a last batch of fewer images than devices
-        terms = self.loss_terms(batch)
+        terms = self._checked_terms(batch)
         self._average(
             "val",
             {
