@@ -258,7 +258,8 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
     config = untrusted.read_config(run / CONFIG, trust, trusting)
     root = config.data.get("root")
-    if isinstance(root, str) and not trust and not _has_data(Path(root)):
+    fetched = config.data._target_ != "autoencoders.data.ImageFolder"  # which is all about the user's own
+    if fetched and isinstance(root, str) and not trust and not _has_data(Path(root)):
         config.data.root = "${repository:}/data"
     return config
 

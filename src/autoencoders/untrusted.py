@@ -31,7 +31,8 @@ OF_LOGGERS = re.compile(
 )
 # Keys that say where to read, write or send to, which a stranger's file may not choose.
 PLACE = re.compile(
-    r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init|registry)(\[\d+\])*$", re.IGNORECASE
+    r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init|registry|cache)(\[\d+\])*$",
+    re.IGNORECASE,
 )
 LARGEST = 2**17  # bytes of a YAML file: a run's have some thousands, and a million take a minute to parse
 DEEPEST = 50  # levels of it, likewise
@@ -142,7 +143,7 @@ def _needs_trust(key: str, value: Any) -> str | None:
         return "is more than another key's value"
     if key.startswith("logger.") and value not in (None, [], {}) and not OF_LOGGERS.fullmatch(key):
         return "says where to log"
-    if isinstance(value, str) and PLACE.search(key) and key != "data.root":
+    if isinstance(value, str) and PLACE.search(key) and key not in ("data.root", "data.input_root"):
         return "leads out of the run's folder"
     return None
 
