@@ -24,6 +24,7 @@ from autoencoders import training
 from autoencoders.corruption import Gaussian
 from autoencoders.data import ImageFolder, SamplePhotos, cache, pictures
 from autoencoders.errors import UserError
+from autoencoders.evaluation import evaluate_run
 
 SIDE = 16
 Make = Callable[..., ImageFolder]
@@ -307,6 +308,8 @@ def test_a_model_is_trained_on_pictures(composed: Compose, folder: Path, tmp_pat
         "model=denoising", "corruption=gaussian", "network=mlp", *chosen, "data.validation_size=null"
     )
     training.train(cfg, tmp_path / "run")
+    cfg.data.only = [0]
+    assert evaluate_run(tmp_path / "run", cfg).keys() == {"reconstruction", "latent space"}
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test/mse"] > 0
 
 
