@@ -21,6 +21,7 @@ class Stream(IntEnum):
     BATCH = 6  # whatever a model draws: its samples of the code
     LABELLED = 7  # the fixed corruption of the training images that probes of the code are fitted to
     BITS = 8  # binarised pixels
+    CROPS = 9  # where a patch is cut out of its picture
 
 
 class Randomness:

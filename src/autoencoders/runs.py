@@ -292,7 +292,8 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
     if not trust and config.init is not None:
         config.init = None
     root = config.data.get("root")
-    if isinstance(root, str) and not trust and not _has_data(Path(root)):
+    fetched = config.data._target_ != "autoencoders.data.ImageFolder"  # which is all about the user's own
+    if fetched and isinstance(root, str) and not trust and not _has_data(Path(root)):
         config.data.root = "${repository:}/data"
     return config
 

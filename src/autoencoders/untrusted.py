@@ -31,7 +31,8 @@ OF_LOGGERS = re.compile(
 )
 # Keys that say where to read, write or send to, which a stranger's file may not choose.
 PLACE = re.compile(
-    r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|registry)(\[\d+\])*$", re.IGNORECASE
+    r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init|registry|cache)(\[\d+\])*$",
+    re.IGNORECASE,
 )
 LARGEST = 2**17  # bytes of a YAML file: a run's have some thousands, and a million take a minute to parse
 DEEPEST = 50  # levels of it, likewise
@@ -143,7 +144,7 @@ def _needs_trust(key: str, value: Any) -> str | None:
     if key.startswith("logger.") and value not in (None, [], {}) and not OF_LOGGERS.fullmatch(key):
         return "says where to log"
     # init is what a trained run no longer needs: see `runs.check_init`.
-    if isinstance(value, str) and PLACE.search(key) and key not in ("data.root", "init"):
+    if isinstance(value, str) and PLACE.search(key) and key not in ("data.root", "data.input_root", "init"):
         return "leads out of the run's folder"
     return None
 

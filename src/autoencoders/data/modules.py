@@ -1,5 +1,6 @@
 """The LightningDataModules: a data set, what of it goes in and what should come out, and its corruption."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -65,6 +66,8 @@ class ImageDataModule(LightningDataModule):
         corrupt_once: give each training image one fixed corrupted version.
         corruption: C(x̃|x), any callable (clean, randomness) → corrupted; None: x̃ = x.
         seed: of the batches' order and of all that is drawn in training, 0 to 2³² − 1.
+        only: the labels of the classes to train and validate on; None: all. Test images are of all classes.
+        without: the labels of classes to leave out, likewise.
 
     Raises:
         ValueError: an argument out of its range, or two that don't go together.
@@ -90,9 +93,12 @@ class ImageDataModule(LightningDataModule):
         corrupt_once: bool = False,
         corruption: Corruption | None = None,
         seed: int = 0,
+        only: Sequence[int] | None = None,
+        without: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if self.source is None and type(self).read is ImageDataModule.read:
+        methods = {type(self).read, type(self).setup}
+        if self.source is None and methods == {ImageDataModule.read, ImageDataModule.setup}:
             raise ValueError(f"{type(self).__name__} needs a method read(self, train)")
         if root is not None and (not isinstance(root, str | Path) or not str(root).strip()):
             raise ValueError(f"root={root} must be a folder")
@@ -121,6 +127,7 @@ class ImageDataModule(LightningDataModule):
             raise ValueError("input=color with target=gray is not supported: swap them to colour gray images")
         self.flip, self.shift, self.binarize = flip, shift, binarize
         self.corrupt_once, self.seed = corrupt_once, seed
+        self.only, self.without = self._labels("only", only), self._labels("without", without)
         self.corruption: Corruption = Identity() if corruption is None else corruption
         smallest = min(self.input_shape[1:])
         if shift and shift >= smallest:
@@ -151,20 +158,15 @@ class ImageDataModule(LightningDataModule):
         if stage in ("fit", "validate", None) and not hasattr(self, "val"):
             images, labels = self._read(train=True)
             order = Randomness(Stream.SPLIT, rows=1).permutation(len(images))
+            if self.only or self.without:
+                order = order[torch.tensor([self._trained_on(int(label)) for label in labels[order]])]
             train, val = order[self.validation_size :], order[: self.validation_size]
             if not len(train):
                 raise UserError(
-                    f"data.validation_size={self.validation_size} leaves none of the {len(images)} training "
+                    f"data.validation_size={self.validation_size} leaves none of the {len(order)} training "
                     "images to train on"
                 )
-            limit = len(train) if self.train_size is None else self.train_size
-            if limit > len(train):
-                raise UserError(f"data.train_size={limit} must be at most the {len(train)} images there are")
-            if limit < self.batch_size:
-                raise UserError(
-                    f"data.batch_size={self.batch_size} must be at most the {limit} images to train on"
-                )
-            train = train[:limit]
+            train = train[: self._count_to_train_on(len(train))]
             self.train = self._images(
                 images[train], labels[train], Stream.TRAIN if self.corrupt_once else None
             )
@@ -176,6 +178,34 @@ class ImageDataModule(LightningDataModule):
             images, labels = self._read(train=False)
             images = binarized(images, Stream.TEST) if self.binarize else images
             self.test = self._images(images, labels, Stream.TEST)
+
+    def _count_to_train_on(self, there: int) -> int:
+        """`train_size`, or all that are there.
+
+        Raises:
+            UserError: they are too few.
+        """
+        limit = there if self.train_size is None else self.train_size
+        if limit > there:
+            raise UserError(f"data.train_size={limit} must be at most the {there} images there are")
+        if limit < self.batch_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} must be at most the {limit} images to train on"
+            )
+        return limit
+
+    def _trained_on(self, label: int) -> bool:
+        """Whether images of a class are for training and validation."""
+        return (not self.only or label in self.only) and label not in self.without
+
+    def _labels(self, name: str, chosen: Sequence[int] | None) -> tuple[int, ...]:
+        if chosen is None:
+            return ()
+        checks.integers(name, chosen, 0)
+        if wrong := [label for label in chosen if label >= len(self.classes)]:
+            known = f"labels from 0 to {len(self.classes) - 1}" if self.classes else "no classes"
+            raise ValueError(f"{name}={list(chosen)} names {wrong[0]}: the data set has {known}")
+        return tuple(chosen)
 
     def train_dataloader(self) -> GlobalBatches:
         """Full batches, in a new order in every epoch; always the same first ones under `overfit_batches`."""
@@ -218,6 +248,8 @@ class ImageDataModule(LightningDataModule):
             if self.binarize:
                 images = (randomness(Stream.BITS).uniform(*images.shape) < images).float()
             corrupted = None if corrupted is None else augmented(corrupted)
+        if corrupted is not None and corrupted.dtype == torch.uint8:  # measured, not made
+            corrupted = to_float(corrupted)
         if corrupted is None:
             corrupted = as_colour(images, self.input)
             if training:

@@ -32,7 +32,7 @@ class RawBatch(NamedTuple):
     step: int  # counts the batches of a whole run, so that each has random numbers of its own
     images: Tensor  # (B, C, H, W) uint8
     labels: Tensor  # (B,) int64
-    corrupted: Tensor | None  # (B, C_in, H, W) float, where the corruption is fixed
+    corrupted: Tensor | None  # (B, C_in, H, W) float, where the corruption is fixed; uint8, where measured
 
     def to(self, device: torch.device) -> "RawBatch":
         corrupted = None if self.corrupted is None else self.corrupted.to(device)
@@ -49,8 +49,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, rows: Tensor, step: int = 0) -> RawBatch:
-        """The images at `rows` (B,), as the batch number `step`."""
+    def take(self, rows: Tensor, step: int = 0, part: slice = slice(None)) -> RawBatch:
+        """The images at `rows` (B,), as the batch number `step`; only the `part` that is this process's."""
+        rows = rows[part]
         # index_select copies whole rows; indexing by [rows] copies byte by byte, thirty times slower.
         corrupted = None if self.corrupted is None else self.corrupted.index_select(0, rows)
         return RawBatch(step, self.images.index_select(0, rows), self.labels.index_select(0, rows), corrupted)
@@ -108,7 +109,8 @@ class GlobalBatches:
             order = Randomness(self.seed, self.epoch, rows=1).permutation(len(self.images))
         for batch in range(first, len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self.images.take(rows[self.rank :: self.world_size], self.epoch * len(self) + batch)
+            part = slice(self.rank, None, self.world_size)
+            yield self.images.take(rows, self.epoch * len(self) + batch, part)
 
     def _find_place(self) -> int:
         """Sets the epoch and returns its first batch: not 0 where a run is resumed within an epoch."""

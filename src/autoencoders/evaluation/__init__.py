@@ -90,12 +90,13 @@ def evaluate(
         title = f"samples: {name}"
         pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=10, title=title)
     pictures["spectrum"] = spectrum(subject)
-    if between_classes := latent.interpolations(subject) if data.classes else {}:
+    if between_classes := latent.interpolations(subject) if subject.has_classes else {}:
         pictures["interpolations"] = figures.image_rows(between_classes)
     pictures["traversals"] = figures.image_rows(latent.traversals(subject))
-    if not data.classes:
+    if not subject.has_classes:
         left_out = ", ".join([*BY_LABELS, "interpolations"])
-        print(f"\nthe data set has no classes: {left_out} and the scores of samples are left out", flush=True)
+        why = "the model was trained on some classes only" if data.classes else "the data set has no classes"
+        print(f"\n{why}: {left_out} and the scores of samples are left out", flush=True)
     return scores, pictures, subject
 
 
@@ -111,7 +112,7 @@ def groups_of(subject: Subject, bound: tuple[int, int]) -> dict[str, Group]:
             f"{type(subject.model).__name__}.evaluations={names} names {unknown[0]}: "
             f"there are {', '.join(OF_SOME_MODELS)}"
         )
-    by_labels = BY_LABELS if subject.data.classes else {}
+    by_labels = BY_LABELS if subject.has_classes else {}
     samples, images = bound
     of_some: dict[str, Group] = {
         **OF_SOME_MODELS,

@@ -94,10 +94,10 @@ def generation(subject: Subject) -> tuple[Scores, dict[str, Tensor]]:
         The scores, none where the images have no classes to train DigitNet on, and 100 samples
         (100, C, H, W) of each prior.
     """
-    data, count = subject.data, min(SAMPLES, len(subject.data.test))
+    count = min(SAMPLES, len(subject.data.test))
     priors = prior_codes(subject, count)
     samples = {name: torch.cat(list(subject.decode(codes[:100]))) for name, codes in priors.items()}
-    return scores(subject, priors, count) if data.classes else {}, samples
+    return scores(subject, priors, count) if subject.has_classes else {}, samples
 
 
 def prior_codes(subject: Subject, count: int) -> dict[str, Tensor]:

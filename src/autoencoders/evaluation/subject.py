@@ -62,6 +62,12 @@ class Subject:
         for step, places in enumerate(tqdm(order, desc=description, leave=False, disable=None)):
             yield self.data.pair(images.take(places, step).to(device), training=False)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether probes, clusters and samples can be scored by classes: all those that the test has were
+        trained on."""
+        return bool(self.data.classes) and not self.data.only and not self.data.without
+
     def every(self, most: int) -> int:
         """k, if every k-th test image is to be looked at so that these have at most `most` numbers."""
         return -(-len(self.data.test) * self.inputs // most)

@@ -23,7 +23,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
     def check_data(self, data: LightningDataModule) -> None:
         """Also for data without a corruption."""
         super().check_data(data)
-        if isinstance(getattr(data, "corruption", None), Identity):
+        if isinstance(getattr(data, "corruption", None), Identity) and not getattr(data, "measured", False):
             raise ValueError(
                 "corruption=none leaves model=denoising nothing to denoise: choose a corruption, such as "
                 "corruption=gaussian, or model=autoencoder"

@@ -1,0 +1,397 @@
+"""The user's own images: a folder of pictures, a file of arrays, or a pair of folders."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from autoencoders import checks
+from autoencoders.data import cache, pictures
+from autoencoders.data.cache import Item
+from autoencoders.data.modules import ImageDataModule, binarized, default_root
+from autoencoders.data.pairs import Images, RawBatch
+from autoencoders.errors import UserError
+from autoencoders.randomness import Randomness, Stream
+
+SPLITS = ("train", "val", "test")
+NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of their folders
+HELD_OUT = 0.1  # of the pictures, for a split that has no folder of its own
+MOST_HELD_OUT = {"val": 5000, "test": 10_000}
+
+
+class ImageFolder(ImageDataModule):
+    """Pictures of the user's own, decoded once into a memory-mapped cache (`cache.py`).
+
+    A folder holds PNG, JPEG, TIFF, WebP or BMP files. Its subfolders `train`, `val` and `test` are the splits
+    where they are there; what is missing of the last two is held out of the training pictures, whole pictures
+    by a fixed seed. Subfolders, within a split, are classes if all pictures are in one. A file is `.npy`,
+    `.npz` or `.pt` with arrays (N, H, W[, C]).
+
+    Args:
+        root: the folder or the file.
+        input_root: a folder or a file with the corrupted version of each picture, measured, by the same
+            names (any suffix) or in the same order; None: the corruption makes them.
+        size: of the sides of an image, 1 to 4096; None: as it is, for files of arrays.
+        fit: how a picture gets that size: "crop", "resize", "pad", or "patches": random crops at each step of
+            training, the squares of a fixed grid in validation and test. See `pictures.read`.
+        channels: 1 (gray) or 3 (colour); None: 3 if the pictures have colour.
+        validation_size, test_size: pictures that are held out for a split that isn't there; None: a tenth, at
+            most 5,000 and 10,000.
+        strict: refuse unreadable pictures, which are otherwise named and left out.
+        cache: the folder of the caches; None: `cache` in `data` of this repository or the current directory.
+        **options: as for `ImageDataModule`.
+
+    Raises:
+        ValueError: an argument out of its range, or two that don't go together.
+        UserError: there is no such folder, or there are no pictures in it.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        input_root: str | Path | None = None,
+        size: int | None = 64,
+        fit: str = "crop",
+        channels: int | None = None,
+        validation_size: int | None = None,
+        test_size: int | None = None,
+        strict: bool = False,
+        cache: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        if root is None:
+            raise ValueError("root=None must be a folder of pictures, or a file of arrays")
+        checks.choice("fit", fit, pictures.FITS)
+        checks.boolean("strict", strict)
+        if channels is not None:
+            checks.choice("channels", channels, (1, 3))
+        if size is not None:
+            checks.integer("size", size, 1, 4096)
+        for name, value in (("validation_size", validation_size), ("test_size", test_size)):
+            if value is not None:
+                checks.integer(name, value, 1, 10**6)
+        self.fit, self.strict, self.held_out = fit, strict, {"val": validation_size, "test": test_size}
+        self.cache = Path(cache) if cache is not None else default_root() / "cache"
+        self._clean = self._opened(Path(root), "root")
+        self._measured = None if input_root is None else self._opened(Path(input_root), "input_root")
+        self.measured = self._measured is not None
+        self.channels = channels or (3 if self._clean.in_colour() else 1)
+        if size is not None:
+            height = width = size
+        elif isinstance(self._clean, Arrays):
+            height, width = self._clean.size
+        else:
+            raise ValueError("size=None must be the side of the images, as pictures of a folder may differ")
+        # Of each module its own, where others have one for all.
+        self.image_shape = (self.channels, height, width)  # type: ignore[misc]
+        self.classes = self._clean.classes  # type: ignore[misc]
+        self._side = size
+        if self._measured and options.get("input") is None and not self._measured.in_colour():
+            options["input"] = "gray"
+        super().__init__(root, size=size, validation_size=validation_size or 1, **options)
+        self._input_channels = self.input_shape[0]
+        if fit == "patches" and self.corrupt_once:
+            raise ValueError("corrupt_once=True does not go with fit=patches, whose patches are always new")
+        if self.measured and type(self.corruption).__name__ != "Identity":
+            raise ValueError("input_root has the corrupted images: choose corruption=none")
+        if self.measured and self.binarize:
+            raise ValueError("binarize=True does not go with input_root")
+
+    def prepare_data(self) -> None:
+        """Decodes what is not in the cache yet."""
+        splits = self._items()
+        files = self._clean.files()
+        if self._measured:
+            files |= {f"input {name}": path for name, path in self._measured.files().items()}
+        settings = {
+            "size": self._side, "fit": self.fit, "channels": self.channels, "splits": self.held_out,
+            "input": self._input_channels if self._measured else None, "classes": self._classes_trained_on(),
+            "strict": self.strict,
+        }  # fmt: skip
+        self._folder = self.cache / cache.key(settings, files)
+        cache.prepare(self._folder, splits, str(self.root), self.strict)
+        cache.say_what_was_left_out(self._folder)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the splits that `stage` needs."""
+        if not hasattr(self, "_folder"):
+            self.prepare_data()
+        if stage in ("fit", "validate", None) and not hasattr(self, "val"):
+            self.train = self._split("train", Stream.TRAIN if self.corrupt_once else None)
+            self.val = self._split("val", Stream.VALIDATION)
+        if stage in ("test", None) and not hasattr(self, "test"):
+            self.test = self._split("test", Stream.TEST)
+
+    def _opened(self, root: Path, name: str) -> "Folder | Arrays":
+        if root.is_dir():
+            return Folder(root)
+        if root.suffix.lower() in pictures.ARRAYS and root.is_file():
+            return Arrays(root)
+        kinds = ", ".join(pictures.ARRAYS)
+        raise UserError(f"data.{name}={root} is neither a folder of pictures nor a file ({kinds})")
+
+    def _classes_trained_on(self) -> list[int]:
+        return [label for label in range(len(self.classes)) if self._trained_on(label)]
+
+    def _items(self) -> dict[str, list[Item]]:
+        """What is to be decoded, by split; training pictures in random order, so that the first of them are
+        as good as any.
+
+        Raises:
+            UserError: there are too few pictures.
+        """
+        there = self._clean.splits()
+        train = there["train"]
+        order = Randomness(Stream.SPLIT, rows=1).permutation(len(train)).tolist()
+        train = [train[place] for place in order]
+        for split in ("test", "val"):
+            if split not in there:
+                tenth = min(MOST_HELD_OUT[split], max(1, round(HELD_OUT * len(order))))
+                count = self.held_out[split] or tenth
+                there[split], train = train[:count], train[count:]
+        there["train"] = train
+        for split in ("train", "val"):
+            there[split] = [place for place in there[split] if self._trained_on(self._clean.labels[place])]
+        if few := [split for split in SPLITS if not there[split]]:
+            raise UserError(
+                f"{self.root} has {len(self._clean.names)} pictures, which leave none for {few[0]}: "
+                "there must be some to train on, to validate and to test"
+            )
+        inputs = self._inputs()
+        return {split: [self._item(place, inputs) for place in there[split]] for split in SPLITS}
+
+    def _item(self, place: int, inputs: Callable[[int], int] | None) -> Item:
+        reads = [self._clean.reader(place, self.channels, self._side, self.fit)]
+        if self._measured and inputs:
+            reads.append(self._measured.reader(inputs(place), self._input_channels, self._side, self.fit))
+        return Item(self._clean.names[place], self._clean.labels[place], tuple(reads))
+
+    def _inputs(self) -> Callable[[int], int] | None:
+        """Where the measured version of each picture is."""
+        if self._measured is None:
+            return None
+        theirs = {_stem(name): place for place, name in enumerate(self._measured.names)}
+        ours = [_stem(name) for name in self._clean.names]
+        if isinstance(self._clean, Arrays) and len(self._measured.names) == len(ours):
+            return lambda place: place
+        if missing := [name for name in ours if name not in theirs]:
+            raise UserError(f"input_root has no picture {missing[0]}, nor {len(missing) - 1} others of root")
+        return lambda place: theirs[ours[place]]
+
+    def _split(self, name: str, stream: Stream | None) -> Images:
+        channels = (self.channels, self._input_channels) if self._measured else (self.channels,)
+        opened = cache.open_split(self._folder, name, channels)
+        if not opened.names:
+            raise UserError(f"{self.root}: no picture for {name} could be read")
+        labels = torch.tensor(opened.labels, dtype=torch.int64)
+        if self.fit == "patches" and self._side is not None:
+            side = self._side
+            parts = [
+                Patches(flat, opened.sizes, c, side) for flat, c in zip(opened.bytes, channels, strict=True)
+            ]
+            count = self._count_to_train_on(len(parts[0])) if name == "train" else len(parts[0])
+            parts, labels = [part.first(count) for part in parts], labels[parts[0].picture[:count]]
+            if name == "train":
+                return RandomPatches(parts[0], labels, parts[1] if self._measured else None, self.seed)
+            images = [part[:] for part in parts]
+        else:
+            shape = self.image_shape[1:]
+            images = [flat.view(-1, c, *shape) for flat, c in zip(opened.bytes, channels, strict=True)]
+            count = self._count_to_train_on(len(labels)) if name == "train" else len(labels)
+            images, labels = [part[:count] for part in images], labels[:count]
+        if self._measured:
+            return Images(images[0], labels, images[1])
+        if self.binarize and stream not in (None, Stream.TRAIN):
+            images = [binarized(images[0], stream)]
+        return self._images(images[0], labels, stream)
+
+
+class SamplePhotos(ImageFolder):
+    """Photographs that scikit-image and scikit-learn bring with them, as patches; held out by picture. For
+    docs and tests: 10 pictures to train on, 2 to validate, 4 to test."""
+
+    def __init__(self, *, fit: str = "patches", channels: int = 3, **options: Any) -> None:
+        super().__init__("sample photos", fit=fit, channels=channels, **options)
+
+    def _opened(self, root: Path, name: str) -> "Folder | Arrays":
+        return Photos() if name == "root" else super()._opened(root, name)
+
+
+class Folder:
+    """A folder of pictures: their names, labels and splits."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, found = root, pictures.find(root)
+        if not found:
+            raise UserError(f"{root} has no pictures: {', '.join(pictures.SUFFIXES)} are read")
+        folders = {path.parts[0].lower(): path.parts[0] for path in found if len(path.parts) > 1}
+        self._folders = {
+            split: folders[name] for split, names in NAMES.items() for name in names if name in folders
+        }
+        if "train" in self._folders:
+            found = [path for path in found if path.parts[0] in self._folders.values()]
+        else:
+            self._folders = {}
+        self._paths, self.names = found, [str(path) for path in found]
+        within = [path.parts[1:-1] if self._folders else path.parts[:-1] for path in found]
+        named = sorted({parts[0] for parts in within if parts})
+        self.classes = tuple(named) if all(within) and len(named) > 1 else ()
+        number = {name: label for label, name in enumerate(self.classes)}
+        self.labels = [number[parts[0]] if self.classes else 0 for parts in within]
+
+    def files(self) -> dict[str, Path]:
+        """By their names within the folder."""
+        return {name: self.root / path for name, path in zip(self.names, self._paths, strict=True)}
+
+    def in_colour(self) -> bool:
+        return pictures.in_colour(list(self.files().values()))
+
+    def splits(self) -> dict[str, list[int]]:
+        """The places of the pictures of each split that has a folder; of training, if there are none."""
+        if not self._folders:
+            return {"train": list(range(len(self.names)))}
+        return {
+            split: [place for place, path in enumerate(self._paths) if path.parts[0] == folder]
+            for split, folder in self._folders.items()
+        }
+
+    def reader(self, place: int, channels: int, size: int | None, fit: str) -> Callable[[], pictures.Bytes]:
+        return partial(pictures.read, self.root / self._paths[place], channels, size, fit)
+
+
+class Photos(Folder):
+    """The sample photos, likewise."""
+
+    SPLITS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "train": (
+            "astronaut.png", "flower.jpg", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png",
+            "motorcycle_right.png", "brick.png", "coins.png", "grass.png", "gravel.png",
+        ),
+        "val": ("coffee.png", "moon.png"),
+        "test": ("camera.png", "chelsea.png", "china.jpg", "rocket.jpg"),
+    }  # fmt: skip
+
+    def __init__(self) -> None:
+        self._paths = [_photo(name) for names in self.SPLITS.values() for name in names]
+        self.root, self.classes = Path(), ()
+        self.names, self.labels = [path.name for path in self._paths], [0] * len(self._paths)
+
+    def splits(self) -> dict[str, list[int]]:
+        return {split: [self.names.index(name) for name in names] for split, names in self.SPLITS.items()}
+
+
+class Arrays:
+    """A file of arrays, likewise."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images, labels = pictures.load_arrays(path)
+        self.names = [f"{path.name}[{place}]" for place in range(len(self.images))]
+        self.labels = [0] * len(self.images) if labels is None else labels.tolist()
+        if min(self.labels) < 0 or max(self.labels) > 10_000:
+            raise UserError(f"{path}: its labels must be from 0 to 10,000")
+        self.classes = () if labels is None else tuple(str(label) for label in range(max(self.labels) + 1))
+        self.size: tuple[int, int] = tuple(self.images.shape[1:3])
+
+    def files(self) -> dict[str, Path]:
+        return {self.path.name: self.path}
+
+    def in_colour(self) -> bool:
+        return self.images.ndim == 4 and self.images.shape[3] >= 3
+
+    def splits(self) -> dict[str, list[int]]:
+        return {"train": list(range(len(self.images)))}
+
+    def reader(self, place: int, channels: int, size: int | None, fit: str) -> Callable[[], pictures.Bytes]:
+        return lambda: pictures.read_array(self.images[place], channels, size, fit)
+
+
+def _photo(name: str) -> Path:
+    """Where its package holds it; the package itself, which takes long to import, is not asked."""
+    for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
+        found = find_spec(package)
+        for place in (found.submodule_search_locations or ()) if found else ():
+            if (path := Path(place) / folder / name).is_file():
+                return path
+    raise UserError(f"data=sample_photos: scikit-image and scikit-learn no longer bring {name} with them")
+
+
+def _stem(name: str) -> str:
+    return str(Path(name).with_suffix(""))
+
+
+class Patches:
+    """The squares of a fixed grid over pictures whose bytes lie in a row: like a tensor (N, C, S, S) of which
+    only what is asked for is in memory.
+
+    Args:
+        flat: the bytes (C, H, W) of each picture, one after the other.
+        sizes: (H, W) of each.
+    """
+
+    def __init__(self, flat: Tensor, sizes: Sequence[tuple[int, int]], channels: int, side: int) -> None:
+        self.flat, self.channels, self.side = flat, channels, side
+        self.sizes = torch.tensor(sizes)
+        pixels = self.sizes.prod(1) * channels
+        self.offsets = pixels.cumsum(0) - pixels
+        rows, columns = (self.sizes // side).unbind(1)
+        counts = rows * columns
+        self.picture = torch.repeat_interleave(torch.arange(len(sizes)), counts)  # (N,)
+        place = torch.arange(len(self.picture)) - (counts.cumsum(0) - counts)[self.picture]
+        columns = columns[self.picture]
+        self.corner = side * torch.stack([place // columns, place % columns], 1)  # (N, 2): top and left
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), self.channels, self.side, self.side))
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        """The patches (B, C, S, S) at some places."""
+        return self.cut(self.picture[rows], self.corner[rows])
+
+    def first(self, count: int) -> "Patches":
+        """The first ones alone."""
+        part = copy(self)
+        part.picture, part.corner = self.picture[:count], self.corner[:count]
+        return part
+
+    def index_select(self, _: int, rows: Tensor) -> Tensor:
+        return self.cut(self.picture[rows], self.corner[rows])
+
+    def cut(self, picture: Tensor, corner: Tensor) -> Tensor:
+        """The squares (B, C, S, S) at `corner` (B, 2) of the pictures (B,)."""
+        out = torch.empty((len(picture), self.channels, self.side, self.side), dtype=torch.uint8)
+        starts, places = self.offsets[picture].tolist(), corner.tolist()
+        for row, ((height, width), start, (top, left)) in enumerate(
+            zip(self.sizes[picture].tolist(), starts, places, strict=True)
+        ):
+            whole = self.flat[start : start + self.channels * height * width].view(-1, height, width)
+            out[row] = whole[:, top : top + self.side, left : left + self.side]
+        return out
+
+
+class RandomPatches(Images):
+    """Training patches: at each step a new place in the picture of each. Looked at otherwise, they are those
+    of the grid."""
+
+    def __init__(self, images: Patches, labels: Tensor, corrupted: Patches | None, seed: int) -> None:
+        super().__init__(cast(Tensor, images), labels, cast(Tensor | None, corrupted))
+        self.patches, self.measured, self.seed = images, corrupted, seed
+
+    def take(self, rows: Tensor, step: int = 0, part: slice = slice(None)) -> RawBatch:
+        """As for `Images`."""
+        chance = Randomness(self.seed, Stream.CROPS, step, rows=len(rows)).uniform(len(rows), 2)[part]
+        picture = self.patches.picture[rows[part]]
+        free = self.patches.sizes[picture] - self.patches.side + 1
+        corner = (chance * free).long()
+        corrupted = None if self.measured is None else self.measured.cut(picture, corner)
+        return RawBatch(step, self.patches.cut(picture, corner), self.labels[rows[part]], corrupted)
