@@ -44,7 +44,7 @@ def _from_0_1(config: dict[str, Any]) -> dict[str, Any]:
     return {
         **config,
         "model": model,
-        "data": {**data, "size": None, "corruption": "${corruption}"},
+        "data": {**data, "size": None, "only": None, "without": None, "corruption": "${corruption}"},
         "network": network,
         "logger": loggers,
         "optimizer": optimizer,
