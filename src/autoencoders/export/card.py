@@ -44,6 +44,7 @@ def text(
     config, model = shareable(trained.config), trained.model
     kind, of_data = type(model).__name__, type(data).__name__
     restores = not isinstance(data.corruption, Identity) or model.input_shape != model.target_shape
+    parameters = sum(weight.numel() for weight in model.parameters())
     values = {
         "metadata": yaml.safe_dump(
             metadata(name, kind, of_data, restores, record, checked), sort_keys=False, allow_unicode=True
@@ -51,7 +52,7 @@ def text(
         "title": f"{kind} on {of_data}",
         "about": _about(type(model)),
         "facts": {
-            "model": f"{described(config['model'])}, {sum(p.numel() for p in model.parameters()):,} parameters",
+            "model": f"{described(config['model'])}, {parameters:,} parameters",
             "network": described(config.get("network")),
             "data": f"{described(config['data'])}: {_about(type(data))}",
             "corruption": described(config.get("corruption")),
