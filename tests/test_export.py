@@ -467,8 +467,11 @@ assert autoencoders.load(out).model.code_dim == 3
 
 @pytest.mark.slow
 def test_an_installed_wheel_loads_and_exports(
-    run: Path, exported: Path, data_root: Path, repository: Path, tmp_path: Path
+    run: Path, exported: Path, data_root: Path, tmp_path: Path
 ) -> None:
+    repository = tmp_path / "repository"
+    for name in ("src", "conf"):  # in src/ a link to conf/
+        shutil.copytree(tiny.REPOSITORY / name, repository / name, symlinks=True)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(tiny.REPOSITORY / name, repository)
     quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]

@@ -34,6 +34,7 @@ def export(run: Path, out: Path, trust: bool = False, trusting: str = "", root: 
     start = time.perf_counter()
     quiet()
     refuse_taken(out)
+    out = out.resolve()
     if folder.is_exported(run):
         raise UserError(f"{run} is an exported folder already: name its run")
     best = trained.read(run, trust, trusting)
@@ -78,7 +79,6 @@ def refuse_taken(out: Path) -> None:
 @contextmanager
 def _put_in_place(out: Path) -> Iterator[Path]:
     """Gives a new folder beside `out`, which becomes `out` once all is written, and is removed otherwise."""
-    out = out.absolute()
     made = runs.missing(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     built = out.with_name(f".{out.name}.{os.getpid()}.tmp")

@@ -41,13 +41,11 @@ def write(folder: Path, model: Any) -> None:
         "codes": torch.randn(2, model.code_dim),
     }
     for file, graph in GRAPHS.items():
-        proto = _exported(
-            Method(model, graph.method).eval(), examples[graph.input], graph.input, graph.output
-        )
-        (folder / file).write_bytes(proto.SerializeToString())
+        module = Method(model, graph.method).eval()
+        (folder / file).write_bytes(_exported(module, examples[graph.input], graph.input, graph.output))
 
 
-def _exported(module: Method, example: Tensor, given: str, gives: str) -> Any:
+def _exported(module: Method, example: Tensor, given: str, gives: str) -> bytes:
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)  # of warnings about what this project does not use
@@ -63,13 +61,19 @@ def _exported(module: Method, example: Tensor, given: str, gives: str) -> Any:
                 output_names=[gives],
                 dynamic_shapes=({0: torch.export.Dim("N")},),
             )
+        assert program is not None
+        proto = program.model_proto
+        _forget_places(proto)
+        serialized: bytes = proto.SerializeToString()
     except Exception as error:  # torch raises all kinds
         raise UserError(f"torch can't export {module.name} to ONNX: {beginning(error)}") from error
     finally:
         logger.setLevel(level)
-    assert program is not None
-    proto = program.model_proto
-    # Where in which file of this machine each node comes from is nobody's business.
+    return serialized
+
+
+def _forget_places(proto: Any) -> None:
+    """Removes from a graph which line of which file of this machine each node comes from."""
     for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.functions):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
@@ -78,4 +82,3 @@ def _exported(module: Method, example: Tensor, given: str, gives: str) -> Any:
     for function in proto.functions:
         for node in function.node:
             node.ClearField("metadata_props")
-    return proto
