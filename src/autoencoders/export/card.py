@@ -43,7 +43,8 @@ def text(
     """The card of the folder that is called `name`."""
     config, model = shareable(trained.config), trained.model
     kind, of_data = type(model).__name__, type(data).__name__
-    restores = not isinstance(data.corruption, Identity) or model.input_shape != model.target_shape
+    corrupts = not isinstance(data.corruption, Identity)
+    restores = corrupts or model.input_shape != model.target_shape
     parameters = sum(weight.numel() for weight in model.parameters())
     values = {
         "metadata": yaml.safe_dump(
@@ -70,7 +71,7 @@ def text(
         "model": model,
         "vae": hasattr(model, "posterior"),
         "clips": model.bounded,
-        "restores": restores,
+        "corrupts": corrupts,
         "tolerance": TOLERANCE,
         "error_tolerance": ERROR_TOLERANCE,
         "training_tolerance": TRAINING_TOLERANCE,
