@@ -20,14 +20,23 @@ from autoencoders.errors import UserError, redacted
 from autoencoders.overrides import INTERPOLATION, parse_override, quoted, spells_out_a_secret
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONF = REPOSITORY / "conf"
+IS_CLONE = (REPOSITORY / "conf" / "train.yaml").is_file()  # else it is installed, and has conf/ in itself
+CONF = REPOSITORY / "conf" if IS_CLONE else Path(__file__).resolve().parent / "conf"
 # What each run's config has: a mapping each, and the other keys.
 PARTS = ("trainer", "callbacks", "logger", "data", "model", "checkpoint", "figures", "evaluation")
 KEYS = ("seed", "objective", "evaluate", "ema", "init")
 SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)  # the name of a key or a variable
 SHORTEST = 4  # letters of a secret that is looked for within other values
 
-OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
+OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY if IS_CLONE else "."), replace=True)
+
+
+def need_clone(what: str) -> None:
+    """Raises UserError where this package is installed without the rest of its repository."""
+    if not IS_CLONE:
+        raise UserError(
+            f"{what} needs a clone of the repository, and this is only its package: in a clone, make train"
+        )
 
 
 def compose_conf(

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from autoencoders.config import REPOSITORY
+from autoencoders.config import REPOSITORY, need_clone
+from autoencoders.errors import one_line_errors
 from autoencoders.files import replace_between, write_json
 
 MEASURED = REPOSITORY / "docs" / "ledger.json"
@@ -118,6 +119,7 @@ def _seconds(results: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    need_clone("reproducing published results")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     ledger = entries()
     parser.add_argument("entries", nargs="*", help=", ".join(ledger), metavar="entry")
@@ -151,4 +153,5 @@ def _known() -> Measured:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

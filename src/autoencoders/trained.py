@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autoencoders import runs, untrusted
 from autoencoders.errors import UserError
+from autoencoders.export import folder as exported
 from autoencoders.training import build_data, build_model
 
 # One image (H, W) or (H, W, C), or a batch (N, H, W), (N, H, W, C) or (N, C, H, W): floats in [0, 1] or
@@ -141,20 +142,27 @@ def load(folder: str | Path, trust: bool = False) -> TrainedRun:
     """The run in a folder, which anyone may have made: nothing of it is executed.
 
     Args:
-        folder: of the run.
+        folder: of the run, or that `python -m autoencoders.export` made of it.
         trust: whether the run may use classes of your own, which are imported then.
 
     Raises:
         UserError: it isn't a run's folder, or needs to be trusted.
     """
-    path = Path(folder)
+    return read(Path(folder), trust, f"autoencoders.load({str(folder)!r}, trust=True)")
+
+
+def read(path: Path, trust: bool, trusting: str) -> TrainedRun:
+    """As `load`; `trusting` is what would trust it, to be shown where that is needed."""
     if path.is_file():
         raise UserError(f"{path} is a file: name the run folder that it is in")
-    config = runs.read_run(path, trust, f"autoencoders.load({str(folder)!r}, trust=True)")
+    is_exported = exported.is_exported(path)
+    config = (exported.read_config if is_exported else runs.read_run)(path, trust, trusting)
     config.trust = trust
-    data = build_data(config)
-    model = build_model(config, data)
-    untrusted.load_weights(model, runs.best_checkpoint(path))
+    model = build_model(config, build_data(config))
+    if is_exported:
+        exported.load_weights(model, path)
+    else:
+        untrusted.load_weights(model, runs.best_checkpoint(path))
     return TrainedRun(path, config, model.eval())
 
 

@@ -58,13 +58,25 @@ def read_config(path: Path, trust: bool, trusting: str) -> DictConfig:
     content = upgrade.to_today(read_mapping(path))
     if missing := missing_keys(content):
         raise UserError(f"{path} is not the config of a run: it has no {', '.join(missing)}")
+    return checked_config(path, content, trust, trusting)
+
+
+def checked_config(path: Path, content: dict[str, Any], trust: bool, trusting: str) -> DictConfig:
+    """What a file holds of a run's config, unresolved.
+
+    Args:
+        trust, trusting: as for `read_config`.
+
+    Raises:
+        UserError: it's not a config, or it needs to be trusted.
+    """
     for key in ("defaults", "hydra"):  # from which Hydra would compose more
         if key in content:
             raise UserError(f"{path} is not the config of a run: it has a key {key}")
     try:
         config = OmegaConf.create(content)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a config: {_beginning(error)}") from None
+        raise UserError(f"{path} is not a config: {beginning(error)}") from None
     if not trust:
         for key, value in leaves(content):
             if reason := _needs_trust(key, value):
@@ -259,9 +271,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_small_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that is to be made a config: as small as those are, and no deeper."""
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path} is too large: more than {LARGEST // 1024} KiB")
+    content = read_json(path)
+    level: list[Any] = [content]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in _children(node).values()]
+    if level:
+        raise UserError(f"{path} is not plain: it is too deep")
+    return content
+
+
 def read_metrics(path: Path) -> dict[str, float]:
     """The numbers in a JSON file, by their names."""
-    return _numbers(path, read_json(path))
+    return numbers(path, read_json(path))
 
 
 def read_reconstruction(path: Path) -> dict[str, dict[str, float]]:
@@ -269,10 +294,10 @@ def read_reconstruction(path: Path) -> dict[str, dict[str, float]]:
     rows = read_json(path).get("reconstruction")
     if not isinstance(rows, dict):
         raise UserError(f"{path} does not hold an evaluation")
-    return {name: _numbers(path, row) for name, row in rows.items()}
+    return {name: numbers(path, row) for name, row in rows.items()}
 
 
-def _numbers(path: Path, metrics: Any) -> dict[str, float]:
+def numbers(path: Path, metrics: Any) -> dict[str, float]:
     if not isinstance(metrics, dict):
         raise UserError(f"{path} must hold numbers by name")
     for name, value in metrics.items():
@@ -325,7 +350,7 @@ def _what_torch_says(error: Exception) -> str:
         return f"it holds {match[1]}, which is neither a tensor nor a plain value"
     if "Weights only load failed" in str(error):
         return "it holds more than tensors and plain values"
-    return _beginning(error)
+    return beginning(error)
 
 
 def load_weights(model: Any, path: Path) -> None:
@@ -338,16 +363,21 @@ def load_weights(model: Any, path: Path) -> None:
         raise UserError(
             f"{path} was trained on images of {tuple(trained)}, and these are {tuple(now)} (C, H, W)"
         )
+    put_weights(model, checkpoint["state_dict"], path)
+
+
+def put_weights(model: Any, weights: Mapping[str, Any], path: Path) -> None:
+    """Gives `model` weights that come from `path`, which must be its own: the same names and shapes."""
     try:
-        model.load_state_dict(checkpoint["state_dict"], strict=True)
+        model.load_state_dict(weights, strict=True)
     except Exception as error:
-        raise UserError(f"{path} does not hold this model's weights: {_beginning(error)}") from None
+        raise UserError(f"{path} does not hold this model's weights: {beginning(error)}") from None
 
 
 def _integer(digits: str) -> float:
     return int(digits) if len(digits) < 19 else float(digits)
 
 
-def _beginning(error: Exception) -> str:
+def beginning(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]} ..."

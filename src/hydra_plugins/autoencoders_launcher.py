@@ -31,8 +31,10 @@ class ProcessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Hydra imports every plugin at every start, so what takes time is imported here.
         from autoencoders import jobs, sweeps
+        from autoencoders.config import need_clone
         from autoencoders.errors import UserError
 
+        need_clone("a sweep")
         if self.max_parallel is not None and (
             not isinstance(self.max_parallel, int) or self.max_parallel < 1
         ):
