@@ -18,7 +18,7 @@ KEYS = {  # what each is about, and the tasks that it belongs to; none: all
     "corrupt": ("true: corrupt the pictures first, as the run does", "restore codes similar anomalies"),
     "side_by_side": ("true: also sheets, input | output", "restore"),
     "overlap": ("of the tiles, 0.25 to 0.9 (0.5)", "restore"),
-    "batch": ("tiles or pictures at a time (256)", ""),
+    "batch": ("tiles at a time (256)", "restore"),
     "codes": ("write the pictures' codes to this .npz or .parquet", "codes similar"),
     "similar": ("show what is nearest to this picture in the code", "codes similar"),
     "neighbours": ("how many (10)", "similar"),
@@ -141,7 +141,9 @@ def usage() -> str:
     """What --help shows."""
     width = max(map(len, KEYS)) + 1
     lines = [
-        "A trained model on your own pictures: " + " ".join(PROGRAM) + " run=<run> images=<folder> out=<folder>",
+        "A trained model on your own pictures: "
+        + " ".join(PROGRAM)
+        + " run=<run> images=<folder> out=<folder>",
         "",
         "Denoises, colorizes, fills in or reconstructs them at their own size. codes=, similar=, anomalies=,",
         "walk= or traverse= do something else:",

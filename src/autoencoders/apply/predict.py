@@ -1,6 +1,7 @@
 """Lightning's predict loop over pictures: on any number of devices, each with pictures of its own."""
 
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,7 @@ from autoencoders.apply.pictures import Entry, Picture
 from autoencoders.data.modules import as_colour
 from autoencoders.errors import UserError, one_line
 from autoencoders.processes import Ranks
+from autoencoders.randomness import Randomness, Stream
 
 
 class Task(Protocol):
@@ -114,7 +116,11 @@ def say(text: str) -> None:
 
 
 def predict(
-    trainer: Trainer, model: Any, entries: Sequence[Entry], task: Task, gathered: Callable[[list[Outcome]], None]
+    trainer: Trainer,
+    model: Any,
+    entries: Sequence[Entry],
+    task: Task,
+    gathered: Callable[[list[Outcome]], None],
 ) -> None:
     """Does the task with every picture, and hands the outcomes of all processes to `gathered`, in order, on
     the first one.
@@ -166,7 +172,9 @@ def channels(model: Any) -> tuple[int, int]:
     """
     read, given = tuple(model.input_shape), tuple(model.target_shape)
     if read[1:] != given[1:] or (read[0], given[0]) not in ((1, 1), (1, 3), (3, 3)):
-        raise UserError(f"this model maps {read} to {given} (C, H, W): pictures of one size, gray or RGB, are needed")
+        raise UserError(
+            f"this model maps {read} to {given} (C, H, W): pictures of one size, gray or RGB, are needed"
+        )
     return read[0], given[0]
 
 
@@ -174,6 +182,11 @@ def any_size(model: Any) -> bool:
     """Whether it takes images of other sizes than it was trained on."""
     said = getattr(model, "any_size", False)
     return bool(said() if callable(said) else said)
+
+
+def noise_of(entry: Entry) -> Randomness:
+    """What a picture is corrupted with: the same each time."""
+    return Randomness(Stream.TEST, zlib.crc32(entry.name.encode(errors="replace")), rows=3)
 
 
 def as_input(pixels: Tensor, size: tuple[int, int], count: int) -> Tensor:

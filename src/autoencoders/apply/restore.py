@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from torch import Tensor
 from autoencoders import untrusted
 from autoencoders.apply import pictures
 from autoencoders.apply.pictures import Entry, Picture
-from autoencoders.apply.predict import any_size, channels, in_channels
+from autoencoders.apply.predict import any_size, channels, in_channels, noise_of
 from autoencoders.apply.tiles import blended
 from autoencoders.corruption import Corruption
 from autoencoders.data.pairs import corrupt
 from autoencoders.errors import UserError
 from autoencoders.files import atomic_write, write_json
-from autoencoders.randomness import Randomness, Stream
+from autoencoders.randomness import Randomness
 
 RECORD = "apply.json"  # in `out`: what made it
 GAP = 4  # white pixels between the parts of a sheet
@@ -47,7 +46,10 @@ class Restore:
 
     def done(self, entry: Entry) -> bool:
         made = entry.path.stat().st_mtime_ns
-        places = [pictures.candidates(self.out / entry.name), *([(self.sheet(entry),)] if self.sheets else [])]
+        places = [
+            pictures.candidates(self.out / entry.name),
+            *([(self.sheet(entry),)] if self.sheets else []),
+        ]
         return all(any(_newer(path, made) for path in some) for some in places)
 
     def sheet(self, entry: Entry) -> Path:
@@ -58,8 +60,9 @@ class Restore:
         if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self.out)):
             raise UserError(f"would be written outside of {self.out}")
         pictures.clear_unfinished(path)
-        noise = Randomness(Stream.TEST, zlib.crc32(entry.name.encode()), rows=3)  # the same in every run
-        read, made = restored(model, picture.pixels, self.overlap, self.batch, self.corruption, noise)
+        read, made = restored(
+            model, picture.pixels, self.overlap, self.batch, self.corruption, noise_of(entry)
+        )
         if not made.isfinite().all():
             raise UserError("makes the model give numbers that are not finite")
         result = picture.with_pixels(made)
@@ -114,26 +117,30 @@ def _differs(read: Tensor, pixels: Tensor) -> bool:
 # ---- the folder --------------------------------------------------------------------------------------------
 
 
-def check_folder(out: Path, entries: Sequence[Entry], base: Path | None) -> list[Entry]:
-    """The pictures, those refused whose result would have another's name.
+def check_apart(out: Path, base: Path | None) -> None:
+    """Raises UserError where results would lie among the pictures, and be taken for them the next time."""
+    if base is not None and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(base)):
+        raise UserError(f"out={out} is in {base}, where the pictures are: choose another")
+
+
+def names_apart(out: Path, entries: Sequence[Entry]) -> list[Entry]:
+    """The pictures, those refused whose result would have the name of another's.
 
     Raises:
-        UserError: writing into `out` would overwrite pictures, or make results the pictures of next time.
+        UserError: one would overwrite a picture.
     """
-    real = Path(os.path.realpath(out))
-    if base is not None and real.is_relative_to(os.path.realpath(base)):
-        raise UserError(f"out={out} is in {base}, where the pictures are: choose another")
     inputs = {os.path.realpath(entry.path) for entry in entries}
-    claimed, kept = dict[Path, str](), list[Entry]()
+    claimed, kept = dict[str, str](), list[Entry]()
     for entry in entries:
-        paths = [real / name for name in (entry.name, f"{entry.name}.png", f"{entry.name}.sheet.png")]
-        for path in paths:
-            if os.path.realpath(path) in inputs:
-                raise UserError(f"out={out} would overwrite {path}, one of the pictures: choose another")
-        other = next((claimed[path] for path in paths if path in claimed), None)
-        claimed |= dict.fromkeys(paths, entry.name) if other is None else {}
-        kept.append(entry if other is None or entry.refused else entry._replace(
-            refused=f"would have a result of the same name as that of {other}"))  # fmt: skip
+        paths = [os.path.realpath(out / f"{entry.name}{ending}") for ending in ("", ".png", ".sheet.png")]
+        if taken := inputs.intersection(paths):
+            raise UserError(f"out={out} would overwrite {min(taken)}, one of the pictures: choose another")
+        if not entry.refused:
+            if other := next((claimed[path] for path in paths if path in claimed), None):
+                entry = entry._replace(refused=f"would have a result of the same name as {other}")
+            else:
+                claimed |= dict.fromkeys(paths, entry.name)
+        kept.append(entry)
     return kept
 
 
@@ -150,7 +157,9 @@ def claim_folder(out: Path, checkpoint: Path, settings: dict[str, Any]) -> None:
     if (out / RECORD).is_file():
         before = untrusted.read_json(out / RECORD)
         if changed := [key for key in record.keys() | before.keys() if record.get(key) != before.get(key)]:
-            raise UserError(f"out={out} has results of another {' and '.join(sorted(changed))}: choose another")
+            raise UserError(
+                f"out={out} has results of another {' and '.join(sorted(changed))}: choose another"
+            )
     elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"out={out} is not empty and no folder of results: choose another")
     out.mkdir(parents=True, exist_ok=True)

@@ -25,9 +25,7 @@ def blended(function: Function, images: Tensor, tile: tuple[int, int], overlap: 
     images = images[:, :, :, mirrored(size[1], tile[1], images.device)]
     count, _, height, width = images.shape
     tops, lefts = (starts(whole, part, overlap) for whole, part in ((height, tile[0]), (width, tile[1])))
-    down, across = (
-        weights(first, part).to(images) for first, part in ((tops, tile[0]), (lefts, tile[1]))
-    )
+    down, across = (weights(first, part).to(images) for first, part in ((tops, tile[0]), (lefts, tile[1])))
     columns = (lefts[:, None] + torch.arange(tile[1])).to(images.device)  # (n, w)
     canvas: Tensor | None = None
     for part in torch.arange(len(tops)).split(max(1, batch // (count * len(lefts)))):
