@@ -53,7 +53,7 @@ def read_image(model: Any, entry: Entry, picture: Picture, corruption: Corruptio
 def codes_of(outcomes: Sequence[Outcome]) -> tuple[list[int], Codes]:
     """The places of those pictures that worked, and their codes."""
     worked = [outcome for outcome in outcomes if not outcome.wrong]
-    return [outcome.index for outcome in worked], np.stack([outcome.result for outcome in worked])
+    return [outcome.place for outcome in worked], np.stack([outcome.result for outcome in worked])
 
 
 def of_validation(model: Any, data: Any) -> Codes:

@@ -12,7 +12,7 @@ from autoencoders.errors import UserError, suggest
 PROGRAM = ("python", "-m", "autoencoders.apply")
 KEYS = {  # what each is about, and the tasks that it belongs to; none: all
     "run": ("the run's folder", ""),
-    "images": ("a picture, a folder or a glob such as 'scans/**/*.png'", "restore codes similar anomalies traverse"),
+    "images": ("a picture, a folder or a glob: 'scans/**/*.png'", "restore codes similar anomalies traverse"),
     "out": ("the folder for the results (applied/<the run's name>)", "restore similar walk traverse"),
     "trust": ("true: the run may use classes of your own", ""),
     "corrupt": ("true: corrupt the pictures first, as the run does", "restore codes similar anomalies"),
@@ -120,8 +120,10 @@ def _check(options: Options, given: dict[str, str]) -> None:
     for key in given:
         tasks = KEYS[key][1].split()
         if tasks and not {*(asked or ["restore"])} & {*tasks}:
-            raise UserError(f"{key}= goes with {' or '.join(f'{t}=' for t in tasks if t != 'restore')}"
-                            f"{' or restoring' if 'restore' in tasks else ''}, not with {options.task}")  # fmt: skip
+            said = [f"{task}=" for task in tasks if task != "restore"]
+            said += ["none of these tasks"] if "restore" in tasks and not said else []
+            asked_for = f"{options.task}=" if asked else "none of them"
+            raise UserError(f"{key}= goes with {' or '.join(said)}, and here is {asked_for}")
     if not options.images and options.task not in ("walk", "traverse"):
         raise UserError("name the pictures: images=<a picture, a folder or a glob>")
     checks.number("overlap", options.overlap, 0.25, 0.9)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from autoencoders.errors import UserError
@@ -79,7 +79,7 @@ class Picture:
 
 
 def find(images: str) -> tuple[list[Entry], Path | None]:
-    """The pictures that a path or a pattern names, by name, and the folder that they are in, if that was said.
+    """The pictures that a path or a pattern names, by name, and the folder that they are in, if it was named.
 
     Raises:
         UserError: there are none.
@@ -95,7 +95,7 @@ def find(images: str) -> tuple[list[Entry], Path | None]:
         parts = Path(images).parts
         fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
         base = Path(*parts[:fixed])
-        found = [Path(name) for name in glob.glob(images, recursive=True, include_hidden=True)]
+        found = [Path(name) for name in glob.iglob(images, recursive=True)]  # noqa: PTH207
         found = [path for path in found if not path.is_dir()]
     else:
         raise UserError(f"images={images}: there is no such picture or folder")
@@ -146,7 +146,7 @@ def read(path: Path) -> Picture:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{Image.MAX_IMAGE_PIXELS or 0:,}"
         raise UserError(f"has more than {limit} pixels, as what should fill the memory") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UserError("is not a picture of a format that is read here") from None
     except MemoryError:
         raise UserError("does not fit into the memory") from None
@@ -208,7 +208,7 @@ def candidates(path: Path) -> tuple[Path, Path]:
 
 
 def write(picture: Picture, path: Path) -> Path:
-    """Writes it in its own format, or as PNG with ".png" after its name if that can't hold it; where it is."""
+    """Writes it in its own format, or as PNG with ".png" after its name if that can't hold it; says where."""
     image = _image(picture)
     kind, (own, as_png) = picture.format, candidates(path)
     if image.mode in CANNOT_HOLD.get(kind, ()):

@@ -37,7 +37,7 @@ class Task(Protocol):
 class Outcome(NamedTuple):
     """What became of a picture."""
 
-    index: int
+    place: int  # among the pictures
     name: str
     result: Any = None
     wrong: str = ""
@@ -172,9 +172,7 @@ def channels(model: Any) -> tuple[int, int]:
     """
     read, given = tuple(model.input_shape), tuple(model.target_shape)
     if read[1:] != given[1:] or (read[0], given[0]) not in ((1, 1), (1, 3), (3, 3)):
-        raise UserError(
-            f"this model maps {read} to {given} (C, H, W): pictures of one size, gray or RGB, are needed"
-        )
+        raise UserError(f"this model maps {read} to {given} (C, H, W), and not gray or RGB to the same size")
     return read[0], given[0]
 
 

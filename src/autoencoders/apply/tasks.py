@@ -107,7 +107,7 @@ class Job:
             normal = anomalies.scores(self.model, self.data, held_out, options.corrupt)
             limit = anomalies.threshold(normal, options.false_alarms)
             ranked = [
-                anomalies.Ranked(self.entries[outcome.index], outcome.result)
+                anomalies.Ranked(self.entries[outcome.place], outcome.result)
                 for outcome in sorted(outcomes, key=lambda outcome: -(outcome.result or 0))
                 if not outcome.wrong
             ]

@@ -46,15 +46,15 @@ def blended(function: Function, images: Tensor, tile: tuple[int, int], overlap: 
 
 
 def starts(size: int, tile: int, overlap: float) -> Tensor:
-    """Where the tiles begin along an axis (n,): evenly spread, the first at its start, the last at its end."""
+    """Where the tiles begin along an axis (n,): evenly spread, from its start to its end."""
     stride = max(1, math.floor(tile * (1 - overlap)))
     count = math.ceil((size - tile) / stride) + 1
     return torch.linspace(0, size - tile, count, dtype=torch.float64).round().long()
 
 
 def weights(first: Tensor, tile: int) -> Tensor:
-    """How much each pixel of a tile counts along an axis (n, tile), float64: sin², made to add up to 1 at each
-    pixel of the axis."""
+    """How much each pixel of a tile counts along an axis (n, tile), float64: sin², made to add up to 1 at
+    each pixel of the axis."""
     window = torch.sin(math.pi * (torch.arange(tile, dtype=torch.float64) + 0.5) / tile).square()
     places = first[:, None] + torch.arange(tile)
     repeated = window.expand(len(first), tile)
