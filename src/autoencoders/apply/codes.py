@@ -37,11 +37,16 @@ class Encode:
         return False
 
     def __call__(self, model: Any, entry: Entry, picture: Picture) -> Codes:
-        with torch.inference_mode():
-            code = model.encode(read_image(model, entry, picture, self.corruption)[None].to(model.device))
-        if not isinstance(code, Tensor) or code.ndim != 2:
-            raise UserError("has no code: this model gives no numbers (B, D)")
-        return code[0].float().cpu().numpy()
+        return encoded(model, read_image(model, entry, picture, self.corruption)[None])[0]
+
+
+def encoded(model: Any, images: Tensor) -> Codes:
+    """The codes (B, D) of what a model reads (B, C, H, W)."""
+    with torch.inference_mode():
+        found = model.encode(images.to(model.device))
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        raise UserError("this model has no code of some numbers an image")
+    return found.float().cpu().numpy()
 
 
 def read_image(model: Any, entry: Entry, picture: Picture, corruption: Corruption | None) -> Tensor:
@@ -63,12 +68,8 @@ def of_validation(model: Any, data: Any) -> Codes:
     data.prepare_data()
     data.setup("validate")
     images = Images(data.val.images[:MOST], data.val.labels[:MOST])
-    found = []
-    with torch.inference_mode():
-        for part in torch.arange(len(images)).split(data.eval_batch_size):
-            batch = data.pair(images.take(part).to(model.device), training=False)
-            found.append(model.encode(batch.corrupted).float().cpu())
-    return torch.cat(found).numpy()
+    parts = (images.take(rows) for rows in torch.arange(len(images)).split(data.eval_batch_size))
+    return np.concatenate([encoded(model, data.pair(part, training=False).corrupted) for part in parts])
 
 
 # ---- files -------------------------------------------------------------------------------------------------

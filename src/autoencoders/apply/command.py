@@ -120,10 +120,8 @@ def _check(options: Options, given: dict[str, str]) -> None:
     for key in given:
         tasks = KEYS[key][1].split()
         if tasks and not {*(asked or ["restore"])} & {*tasks}:
-            said = [f"{task}=" for task in tasks if task != "restore"]
-            said += ["none of these tasks"] if "restore" in tasks and not said else []
-            asked_for = f"{options.task}=" if asked else "none of them"
-            raise UserError(f"{key}= goes with {' or '.join(said)}, and here is {asked_for}")
+            said = [f"{task}=" if task in TASKS else "restored pictures" for task in (*tasks, options.task)]
+            raise UserError(f"{key}= is for {' or '.join(said[:-1])}, not for {said[-1]}")
     if not options.images and options.task not in ("walk", "traverse"):
         raise UserError("name the pictures: images=<a picture, a folder or a glob>")
     checks.number("overlap", options.overlap, 0.25, 0.9)

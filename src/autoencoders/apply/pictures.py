@@ -61,15 +61,15 @@ class Picture:
     @property
     def pixels(self) -> Tensor:
         """(C, H, W), floats in [0, 1]."""
-        whole = torch.from_numpy(self.values.astype(np.float32))
-        return whole.permute(2, 0, 1) / float(np.iinfo(self.values.dtype).max)
+        whole = torch.from_numpy(self.values.astype(np.float32)).permute(2, 0, 1)
+        return whole.div_(float(np.iinfo(self.values.dtype).max))
 
     def with_pixels(self, pixels: Tensor) -> "Picture":
         """The same with other pixels (C, H, W), which are clipped to [0, 1]."""
         depth, notes = self.values.dtype, list(self.notes)
         if depth == np.uint16 and len(pixels) == 3:
             depth, notes = np.dtype(np.uint8), [*notes, "saved with 8 bits a channel: it is in colour now"]
-        scaled = pixels.clamp(0, 1).double() * float(np.iinfo(depth).max)
+        scaled = pixels.clamp(0, 1) * float(np.iinfo(depth).max)
         values = scaled.round().permute(1, 2, 0).cpu().numpy().astype(depth)
         icc = self.icc if len(pixels) == self.values.shape[2] else None  # it is of gray or of colour
         return replace(self, values=values, notes=notes, icc=icc)
@@ -79,18 +79,18 @@ class Picture:
 
 
 def find(images: str) -> tuple[list[Entry], Path | None]:
-    """The pictures that a path or a pattern names, by name, and the folder that they are in, if it was named.
+    """The pictures that a path or a pattern names, by name, and the folder whose subfolders were searched.
 
     Raises:
         UserError: there are none.
     """
-    path = Path(images)
+    path, recursive = Path(images), "**" in images
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise UserError(f"images={images} is none of {', '.join(SUFFIXES)}")
         return [Entry(path, path.name, _unprintable(path.name))], None
     if path.is_dir():
-        base, found = path, list(_walk(path))
+        base, found, recursive = path, list(_walk(path)), True
     elif glob.has_magic(images):
         parts = Path(images).parts
         fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
@@ -99,16 +99,19 @@ def find(images: str) -> tuple[list[Entry], Path | None]:
         found = [path for path in found if not path.is_dir()]
     else:
         raise UserError(f"images={images}: there is no such picture or folder")
-    entries = [_entry(path, base) for path in found if path.suffix.lower() in SUFFIXES]
+    entries = [_entry(path, base) for path in found if path.suffix.lower() in SUFFIXES or path.is_dir()]
     if not entries:
         raise UserError(f"images={images}: there are no pictures ({', '.join(SUFFIXES)})")
-    return sorted(entries, key=lambda entry: entry.name), base
+    return sorted(entries, key=lambda entry: entry.name), base if recursive else None
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """All files, without following links to folders."""
-    for place, _, files in os.walk(folder):
+    """All files; and the folders that are links, or can't be read, which are not looked into."""
+    unread = list[Path]()
+    for place, folders, files in os.walk(folder, onerror=lambda error: unread.append(Path(error.filename))):
         yield from (Path(place, name) for name in files)
+        yield from (path for name in folders if (path := Path(place, name)).is_symlink())
+    yield from unread
 
 
 def _entry(path: Path, base: Path) -> Entry:
@@ -118,13 +121,15 @@ def _entry(path: Path, base: Path) -> Entry:
         refused = refused or f"leads out of {base}"
     elif not path.exists():
         refused = refused or "is a link to nothing"
+    elif path.is_dir():
+        refused = refused or "is a folder that is a link or can't be read"
     elif not path.is_file():
         refused = refused or "is not a file"  # opening a pipe would wait for ever
     return Entry(path, name, refused)
 
 
 def _unprintable(name: str) -> str:
-    return "" if name.isprintable() else "has control characters in its name"
+    return "" if name.isprintable() else "has characters in its name that can't be shown"
 
 
 # ---- reading -----------------------------------------------------------------------------------------------

@@ -69,13 +69,12 @@ class Pictures:
             entry = self.entries[index]
             if entry.refused:
                 yield Item(index, entry, wrong=entry.refused)
-            elif self.task.done(entry):
-                yield Item(index, entry)
-            else:
-                try:
-                    yield Item(index, entry, pictures.read(entry.path))
-                except UserError as error:
-                    yield Item(index, entry, wrong=str(error))
+                continue
+            try:
+                item = Item(index, entry, None if self.task.done(entry) else pictures.read(entry.path))
+            except (OSError, UserError) as error:
+                item = Item(index, entry, wrong=str(error))
+            yield item
 
 
 class Predictor(LightningModule):
@@ -101,7 +100,9 @@ class Predictor(LightningModule):
         else:
             try:
                 outcome = Outcome(item.index, name, self.task(self.model, item.entry, item.picture))
-            except (OSError, MemoryError, torch.OutOfMemoryError, UserError) as error:
+            except (OSError, MemoryError, RuntimeError, UserError) as error:
+                if type(error) is RuntimeError and "allocate" not in str(error):  # torch's, of CPU memory
+                    raise
                 outcome = Outcome(item.index, name, wrong=str(error) or type(error).__name__)
             for note in item.picture.notes:
                 say(f"note: {name} {note}")

@@ -16,7 +16,7 @@ from autoencoders.apply.restore import Restore, check_apart, claim_folder, names
 from autoencoders.config import plain
 from autoencoders.corruption import Corruption, Identity
 from autoencoders.errors import UserError, is_main_process
-from autoencoders.processes import Interruption
+from autoencoders.processes import Interrupted, Interruption
 
 
 class Job:
@@ -167,14 +167,20 @@ def do(options: Options, run: Path, cfg: DictConfig) -> None:
         training.quiet()
         hardware.prepare()
         job = Job(options, run, cfg)
-        {
+        tasks = {
             "restore": job.restore,
             "codes": job.codes,
             "similar": job.codes,
             "anomalies": job.anomalies,
             "walk": job.walk,
             "traverse": job.traverse,
-        }[options.task]()
+        }
+        try:
+            tasks[options.task]()
+        except Interrupted:
+            if options.task == "restore" and is_main_process():
+                print("interrupted; the same command does the rest", flush=True)
+            raise
 
 
 def device() -> str:
