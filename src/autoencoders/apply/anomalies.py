@@ -15,7 +15,7 @@ from tqdm import tqdm
 from autoencoders.apply.codes import read_image
 from autoencoders.apply.command import smallest_sample
 from autoencoders.apply.pictures import Entry, Picture
-from autoencoders.apply.predict import as_input, channels
+from autoencoders.apply.predict import as_input, channels, counted
 from autoencoders.corruption import Corruption
 from autoencoders.data import ImageDataModule
 from autoencoders.data.pairs import Images
@@ -114,7 +114,7 @@ def check_normal(entries: Sequence[Entry], normal: str) -> None:
 def summary(ranked: Sequence[Ranked], limit: float, normal: str) -> list[str]:
     """What is said of the ranking."""
     flagged = np.array([score > limit for _, score in ranked])
-    lines = [f"{flagged.sum()} of {len(ranked)} pictures are above it"]
+    lines = [f"{flagged.sum()} of {counted(len(ranked))} above it"]
     labels = sorted({entry.label for entry, _ in ranked})
     if normal:
         other = np.array([entry.label != normal for entry, _ in ranked])

@@ -112,6 +112,10 @@ class Predictor(LightningModule):
         return True
 
 
+def counted(number: int) -> str:
+    return f"{number} picture" if number == 1 else f"{number} pictures"
+
+
 def say(text: str) -> None:
     tqdm.write(one_line(text), file=sys.stderr)
 
@@ -150,7 +154,7 @@ def predict(
     if failed < len(outcomes):
         gathered(outcomes)
     if failed:
-        print(f"{failed} of {len(outcomes)} pictures were left out", flush=True)
+        print(f"{failed} of {counted(len(outcomes))} left out", flush=True)
     if failed == len(outcomes):
         raise UserError("none of the pictures worked")
 

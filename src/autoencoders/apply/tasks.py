@@ -11,7 +11,7 @@ from autoencoders import hardware, runs, training, untrusted
 from autoencoders.apply import anomalies, codes, motion, pictures
 from autoencoders.apply.command import Options
 from autoencoders.apply.pictures import Entry
-from autoencoders.apply.predict import Outcome, build_trainer, channels, predict
+from autoencoders.apply.predict import Outcome, build_trainer, channels, counted, predict
 from autoencoders.apply.restore import Restore, check_apart, claim_folder, names_apart
 from autoencoders.config import plain
 from autoencoders.corruption import Corruption, Identity
@@ -68,7 +68,7 @@ class Job:
             skipped = sum(outcome.skipped for outcome in outcomes)
             written = sum(not outcome.wrong for outcome in outcomes) - skipped
             before = f"; {skipped} were there already" if skipped else ""
-            print(f"{written} pictures written to {out}{before}", flush=True)
+            print(f"{counted(written)} written to {out}{before}", flush=True)
 
         predict(trainer, self.model, self.entries, task, report)
 
@@ -88,7 +88,7 @@ class Job:
             entries = [self.entries[place] for place in places]
             if options.codes:
                 codes.save(file, entries, found)
-                print(f"codes of {len(entries)} pictures, {found.shape[1]} numbers each: {file}", flush=True)
+                print(f"codes of {counted(len(entries))}, {found.shape[1]} numbers each: {file}", flush=True)
             if options.similar:
                 sheet.parent.mkdir(parents=True, exist_ok=True)
                 codes.show_similar(self.model, query, entries, found, options.neighbours, task, sheet)
