@@ -175,7 +175,9 @@ def channels(model: Any) -> tuple[int, int]:
     Raises:
         UserError: they are not those of pictures.
     """
-    read, given = tuple(model.input_shape), tuple(model.target_shape)
+    read, given = (tuple(getattr(model, f"{name}_shape", ())) for name in ("input", "target"))
+    if len(read) != 3 or len(given) != 3:
+        raise UserError("this model has no input_shape and target_shape (C, H, W)")
     if read[1:] != given[1:] or (read[0], given[0]) not in ((1, 1), (1, 3), (3, 3)):
         raise UserError(f"this model maps {read} to {given} (C, H, W), and not gray or RGB to the same size")
     return read[0], given[0]

@@ -29,8 +29,8 @@ class Job:
         untrusted.load_weights(self.model, runs.best_checkpoint(run))
         self.model.eval()
         channels(self.model)
-        if options.task not in ("restore", "anomalies") and not hasattr(self.model, "encode"):
-            raise UserError(f"{options.task}= needs a model with a code, which {run} has not")
+        if options.task not in ("restore", "anomalies") and not getattr(self.model, "code_dim", 0):
+            raise UserError(f"{options.task}= needs a model with a code, and that of {run} has none")
         self.entries: list[Entry] = []
         self.base: Path | None = None
         if options.images:
@@ -44,7 +44,7 @@ class Job:
         """
         if not self.options.corrupt:
             return None
-        corruption: Corruption = self.data.corruption
+        corruption: Corruption = getattr(self.data, "corruption", Identity())
         if isinstance(corruption, Identity):
             raise UserError(
                 "corrupt=true: this run has no corruption; choose one, such as corruption=gaussian"
