@@ -441,8 +441,14 @@ def _changed(run: Path, trained: DictConfig) -> Iterator[str]:
                 yield f"{package} was {then}, today {version(package)}"
 
 
-def compose_evaluated(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
+def compose_evaluated(
+    arguments: Sequence[str], program: Sequence[str] = (), words: Sequence[str] = ()
+) -> tuple[Path, DictConfig]:
     """A run folder, `run=...` of the arguments, and its config with the other arguments over it.
+
+    Args:
+        program: that asks, and
+        words: all that it was told, to be shown where more is to be said; by default the script's.
 
     Raises:
         UserError: there is no such run, or the overrides would change the model that it trained.
@@ -450,6 +456,8 @@ def compose_evaluated(arguments: Sequence[str]) -> tuple[Path, DictConfig]:
     command = Command.parse("run", arguments, Path(sys.argv[0]).name)
     if command is None:
         raise UserError("name one run folder: python evaluate.py run=runs/denoising/2026-01-31_12-00-00")
+    if program:
+        command.words = [*program, *words]
     trained, cfg = command.config()
     best_checkpoint(command.folder)
     before, now = (OmegaConf.to_container(some, resolve=False) for some in (trained, cfg))
