@@ -36,7 +36,7 @@ from autoencoders.evaluation import (
 from autoencoders.evaluation import subject as limits
 from autoencoders.evaluation.restoration import Restorers
 from autoencoders.evaluation.subject import Subject, averaged, main_directions
-from autoencoders.models import VAE, Autoencoder
+from autoencoders.models import VAE, Autoencoder, LinearAutoencoder
 from autoencoders.networks import MLP
 from autoencoders.randomness import Randomness
 
@@ -138,6 +138,7 @@ def test_interpolation_ends_at_both_codes() -> None:
 
 def test_linear_model_made_of_pca_spans_its_subspace(composed: Compose) -> None:
     it = subject(composed, "model=linear", "network=linear", "model.code_dim=3")
+    assert isinstance(it.model, LinearAutoencoder)
     assert latent.angle_to_pca(it) > 10
     (layer,) = (module for module in it.model.decoder.modules() if isinstance(module, nn.Linear))
     turn = torch.tensor([[0.0, 1, 0], [2, 0, 1], [1, 1, 0]])  # any basis of the subspace will do
@@ -433,7 +434,7 @@ def test_averaging_keeps_the_mean() -> None:
 def test_a_model_s_evaluations_are_groups_that_there_are() -> None:
     data = Blobs((1, 28, 28), ())
     model = model_for(data, 2)
-    model.evaluations = ("likelyhood",)  # type: ignore[misc]
+    model.evaluations = ("likelyhood",)
     with pytest.raises(ValueError, match="names likelyhood: there are colorization, likelihood"):
         evaluate(model, data, images=4, bound=(3, 20))
 
