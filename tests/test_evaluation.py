@@ -253,6 +253,27 @@ def test_every_model_is_evaluated_by_its_groups(
     assert all(f"\n{group}\n" in said for group in scores)
 
 
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_model_without_a_code_is_evaluated_without_it(
+    colours: bool, composed: Compose, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = ["data=cifar10_gray", "corruption=none"] if colours else ["corruption=salt_pepper"]
+    cfg = composed("model=restoration", "network.widths=[4,8]", *data)
+    module = training.build_data(cfg)
+    scores, pictures, it = evaluate(training.build_model(cfg, module), module, images=4, bound=(3, 20))
+    assert set(scores) == {"reconstruction", *(["colorization"] if colours else [])}
+    beside = {"gray as RGB"} if colours else {"corrupted image", *restoration.FILTERS, "linear (Wiener)"}
+    assert set(scores["reconstruction"]) == {"model", *beside}
+    assert "code_bits" not in scores["reconstruction"]["model"]
+    assert set(pictures) == {"reconstructions", "errors", "best_and_worst"}
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if "left out" in line)
+    assert said.startswith("the model has no code: PCA, clustering, features, latent space, samples")
+    report.write(tmp_path, scores, [], it, {}, cfg, said)
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert said in page
+    assert not any(part in page for part in ("Explore the code", "sprite", "<script"))
+
+
 @pytest.mark.slow
 def test_the_pointer_shows_the_decoded_image_in_a_browser(composed: Compose, tmp_path: Path) -> None:
     """Needs Chromium. The page gets a script that moves the pointer and writes down what is shown."""

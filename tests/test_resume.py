@@ -130,7 +130,9 @@ def saved_since(checkpoint: Path, moment: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("model", ["autoencoder", "linear", "denoising", "colorization", "vae"])
+@pytest.mark.parametrize(
+    "model", ["autoencoder", "linear", "denoising", "colorization", "vae", "restoration"]
+)
 def test_a_run_that_is_killed_at_random_goes_on(
     model: str, devices: int, data_root: Path, tmp_path: Path
 ) -> None:
