@@ -25,7 +25,7 @@ class Restoration(BaseModel):
         network: `networks.UNet()` if None.
         likelihood: "gaussian", whose mean is what the network gives: limited to [0, 1], but in the loss;
             "bernoulli", whose logits it gives.
-        optimizer: `ADAMW` at a learning rate of 2e-3 if None, as the network is not normalised.
+        optimizer: `ADAMW` at a learning rate of 4e-3 if None, as the network is not normalised.
         input_shape, target_shape, likelihood_std, scheduler: as for `BaseModel`.
     """
 
@@ -46,7 +46,7 @@ class Restoration(BaseModel):
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:
-        optimizer = optimizer or partial(ADAMW, lr=2e-3)
+        optimizer = optimizer or partial(ADAMW, lr=4e-3)
         super().__init__(input_shape, target_shape, likelihood, likelihood_std, optimizer, scheduler)
         network = network or UNet()
         if not hasattr(network, "restorer"):
