@@ -139,6 +139,7 @@ def test_a_run_that_is_killed_at_random_goes_on(
     """... three times, while it starts or trains and saves before each step."""
     chance = random.Random(f"{model} {devices}")
     options = [f"model={model}", f"trainer.devices={devices}", "trainer.max_epochs=60", "ema=0.95", *NO_WANDB]
+    options += ["network.widths=[4,8]"] if model == "restoration" else []
     train(data_root, tmp_path / "whole", *options)
     folder = tmp_path / "killed"
     last = folder / "checkpoints" / "last.ckpt"
