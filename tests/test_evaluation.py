@@ -36,7 +36,7 @@ from autoencoders.evaluation import (
 from autoencoders.evaluation import subject as limits
 from autoencoders.evaluation.restoration import Restorers
 from autoencoders.evaluation.subject import Subject, averaged, main_directions
-from autoencoders.models import VAE, Autoencoder
+from autoencoders.models import VAE, Autoencoder, LinearAutoencoder
 from autoencoders.networks import MLP
 from autoencoders.randomness import Randomness
 
@@ -138,6 +138,7 @@ def test_interpolation_ends_at_both_codes() -> None:
 
 def test_linear_model_made_of_pca_spans_its_subspace(composed: Compose) -> None:
     it = subject(composed, "model=linear", "network=linear", "model.code_dim=3")
+    assert isinstance(it.model, LinearAutoencoder)
     assert latent.angle_to_pca(it) > 10
     (layer,) = (module for module in it.model.decoder.modules() if isinstance(module, nn.Linear))
     turn = torch.tensor([[0.0, 1, 0], [2, 0, 1], [1, 1, 0]])  # any basis of the subspace will do
@@ -250,6 +251,27 @@ def test_every_model_is_evaluated_by_its_groups(
     assert "pixels" in scores["features"]
     said = capsys.readouterr().out
     assert all(f"\n{group}\n" in said for group in scores)
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_model_without_a_code_is_evaluated_without_it(
+    colours: bool, composed: Compose, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = ["data=cifar10_gray", "corruption=none"] if colours else ["corruption=salt_pepper"]
+    cfg = composed("model=restoration", "network.widths=[4,8]", *data)
+    module = training.build_data(cfg)
+    scores, pictures, it = evaluate(training.build_model(cfg, module), module, images=4, bound=(3, 20))
+    assert set(scores) == {"reconstruction", *(["colorization"] if colours else [])}
+    beside = {"gray as RGB"} if colours else {"corrupted image", *restoration.FILTERS, "linear (Wiener)"}
+    assert set(scores["reconstruction"]) == {"model", *beside}
+    assert "code_bits" not in scores["reconstruction"]["model"]
+    assert set(pictures) == {"reconstructions", "errors", "best_and_worst"}
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if "left out" in line)
+    assert said.startswith("the model has no code: PCA, clustering, features, latent space, samples")
+    report.write(tmp_path, scores, [], it, {}, cfg, said)
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert said in page
+    assert not any(part in page for part in ("Explore the code", "sprite", "<script"))
 
 
 @pytest.mark.slow
@@ -433,7 +455,7 @@ def test_averaging_keeps_the_mean() -> None:
 def test_a_model_s_evaluations_are_groups_that_there_are() -> None:
     data = Blobs((1, 28, 28), ())
     model = model_for(data, 2)
-    model.evaluations = ("likelyhood",)  # type: ignore[misc]
+    model.evaluations = ("likelyhood",)
     with pytest.raises(ValueError, match="names likelyhood: there are colorization, likelihood"):
         evaluate(model, data, images=4, bound=(3, 20))
 

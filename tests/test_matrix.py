@@ -5,7 +5,7 @@ import torch
 from conftest import Compose
 from hydra.errors import HydraException
 
-from autoencoders import config, training
+from autoencoders import config, errors, training
 from autoencoders.errors import UserError
 
 
@@ -13,14 +13,20 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config.REPOSITORY / "conf" / group).glob("[!_]*.yaml"))
 
 
-MODELS, DATA, CORRUPTIONS = options("model"), options("data"), options("corruption")
-SIZES = ["model.code_dim=3", "figures.images=4"]
+MODELS, DATA = options("model"), options("data")
+CORRUPTIONS = [name for name in options("corruption") if name != "own"]
+CODE = "model.code_dim=3"
+
+
+def sizes(model: str) -> list[str]:
+    return ["network.widths=[4,8]"] if model == "restoration" else [CODE]
 
 
 def refused(model: str, data: str, corruption: str) -> bool:
     nothing_to_denoise = model == "denoising" and corruption == "none"
+    nothing_to_restore = model == "restoration" and corruption == "none" and data != "cifar10_gray"
     nothing_to_colour = model == "colorization" and data != "cifar10_gray"
-    return nothing_to_denoise or nothing_to_colour
+    return nothing_to_denoise or nothing_to_restore or nothing_to_colour
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -29,10 +35,10 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
     for corruption in CORRUPTIONS:
         if (data, corruption) == ("noisy_mnist", "none"):
             continue  # refused by the data
-        cfg = composed(f"model={model}", f"data={data}", f"corruption={corruption}", *SIZES)
+        cfg = composed(f"model={model}", f"data={data}", f"corruption={corruption}", *sizes(model))
         module = training.build_data(cfg)
         if refused(model, data, corruption):
-            with pytest.raises(UserError, match=r"nothing to (denoise|colour)"):
+            with pytest.raises(UserError, match=r"nothing to (denoise|restore|colour)"):
                 training.build_model(cfg, module)
             continue
         autoencoder = training.build_model(cfg, module)
@@ -42,16 +48,39 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
         loss.backward()
         gradients = [p.grad for p in autoencoder.parameters()]
         assert all(g is not None and g.isfinite().all() for g in gradients)
-        assert sum(float(g.abs().sum()) for g in gradients if g is not None) > 0
+        slope = sum(float(g.abs().sum()) for g in gradients if g is not None)
+        perfect = model == "restoration" and torch.equal(batch.corrupted, batch.clean)  # gray, made gray
+        assert slope == 0 if perfect else slope > 0
 
 
-@pytest.mark.parametrize("network", sorted({*options("network")} - {"own"}))
+@pytest.mark.parametrize("network", sorted({*options("network")} - {"own", "unet"}))
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_every_network_and_likelihood(network: str, likelihood: str, composed: Compose) -> None:
-    cfg = composed("model=vae", f"network={network}", f"model.likelihood={likelihood}", *SIZES)
+    cfg = composed("model=vae", f"network={network}", f"model.likelihood={likelihood}", CODE)
     module = training.build_data(cfg)
     batch_shape = (2, *module.input_shape)
     assert training.build_model(cfg, module)(torch.rand(batch_shape)).shape == batch_shape
+
+
+@pytest.mark.parametrize("network", sorted({*options("network")} - {"own"}))
+@pytest.mark.parametrize("model", MODELS)
+def test_networks_with_and_without_a_code(model: str, network: str, composed: Compose) -> None:
+    """... go with models that have one or not; the wrong one is refused in one line that says what to do."""
+    cfg = composed(f"model={model}", f"network={network}")
+    if (model == "restoration") == (network == "unet"):
+        if model != "linear" or network == "linear":
+            training.build_model(cfg, training.build_data(cfg))
+        return
+    with pytest.raises(HydraException) as caught:
+        training.build_model(cfg, training.build_data(cfg))
+    line = errors.explain(caught.value)
+    said = {
+        "restoration": "has a code, and Restoration has none: use network=unet",
+        "linear": "must be Linear",
+    }
+    assert line
+    assert said.get(model, "has no code, which") in line
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))

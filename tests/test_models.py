@@ -20,12 +20,13 @@ from autoencoders.errors import UserError
 from autoencoders.models import (
     VAE,
     Autoencoder,
-    BaseAutoencoder,
+    BaseModel,
     ColorizationAutoencoder,
     DenoisingAutoencoder,
     LinearAutoencoder,
+    Restoration,
 )
-from autoencoders.networks import MLP, Conv
+from autoencoders.networks import MLP, Conv, UNet
 from autoencoders.randomness import Randomness
 
 
@@ -34,7 +35,7 @@ def batch(clean: Tensor, corrupted: Tensor | None = None) -> Batch:
     return Batch(clean if corrupted is None else corrupted, clean, labels, Randomness(0, rows=len(clean)))
 
 
-def build(composed: Compose, *overrides: str) -> BaseAutoencoder:
+def build(composed: Compose, *overrides: str) -> Any:
     cfg = composed(*overrides)
     data = training.build_data(cfg)
     torch.manual_seed(0)
@@ -138,6 +139,37 @@ def test_denoising_gain_is_measured_from_the_corrupted_image(composed: Compose) 
     assert model.image_metrics(pairs, clean + 0.01)["gain_db"].tolist() == pytest.approx([20] * 4, abs=1e-3)
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_restoration_gives_pixels_and_its_loss_is_of_what_it_gives(
+    likelihood: str, composed: Compose
+) -> None:
+    """A Gaussian's mean is limited to [0, 1], but in the loss, which would have no slope beyond."""
+    model = build(composed, "model=restoration", f"model.likelihood={likelihood}")
+    clean, far = torch.rand(4, 1, 28, 28), 4 * torch.rand(4, 1, 28, 28) - 2
+    restored = model(far)
+    nll = model.loss_terms(batch(clean, far))["nll"]
+    if likelihood == "gaussian":  # a new network changes nothing
+        torch.testing.assert_close(restored, far.clamp(0, 1))
+        torch.testing.assert_close(nll, (far - clean).square().flatten(1).sum(1) + 392 * math.log(math.pi))
+    else:
+        torch.testing.assert_close(restored, far.sigmoid())
+        torch.testing.assert_close(
+            nll, -D.Bernoulli(restored, validate_args=False).log_prob(clean).flatten(1).sum(1)
+        )
+
+
+def test_restoration_takes_any_size_and_has_no_code(composed: Compose) -> None:
+    model = build(composed, "model=restoration")
+    assert (model.has_code, model.code_dim, model.prior_codes(2, seed=0)) == (False, 0, None)
+    assert set(model.hparams) == {"input_shape", "target_shape", "likelihood", "likelihood_std"}
+    images = torch.rand(2, 1, 50, 31)
+    assert model(images).shape == images.shape
+    model.check_data(training.build_data(composed("data.size=64", "corruption=masking")))
+    for part in (model.encode, model.decode):
+        with pytest.raises(ValueError, match=r"^Restoration has no code: it makes an image of an image$"):
+            part(images)
+
+
 def test_references_of_a_colorizer(composed: Compose) -> None:
     gray, clean = torch.rand(2, 1, 32, 32), torch.rand(2, 3, 32, 32)
     (reference,) = build(composed, "model=colorization").references(batch(clean, gray)).values()
@@ -155,6 +187,22 @@ def test_references_of_a_colorizer(composed: Compose) -> None:
         (Autoencoder, {"network": Conv(patch=3)}, "network.patch=3 must divide the side of a square image"),
         (VAE, {"beta": -1}, "beta=-1 must be ≥ 0 and ≤ 1000000"),
         (VAE, {"beta": math.nan}, "beta=nan must be a number"),
+        (
+            Autoencoder,
+            {"network": UNet()},
+            "network=UNet has no code, which Autoencoder needs: use model=rest",
+        ),
+        (
+            Restoration,
+            {"network": MLP()},
+            "network=MLP has a code, and Restoration has none: use network=unet",
+        ),
+        (Restoration, {"likelihood": "poisson"}, "likelihood=poisson must be gaussian or bernoulli"),
+        (
+            Restoration,
+            {"input_shape": (3, 8, 8), "target_shape": (1, 8, 8)},
+            "network: UNet makes no image of 1",
+        ),
         (LinearAutoencoder, {"network": MLP()}, "network=MLP must be Linear in a linear autoencoder"),
         (LinearAutoencoder, {"likelihood": "bernoulli"}, "likelihood=bernoulli must be gaussian in a linear"),
     ],
@@ -165,20 +213,23 @@ def test_arguments_are_checked(model: Any, arguments: dict[str, Any], message: s
 
 
 def test_every_argument_has_a_default() -> None:
-    for model in (Autoencoder(), DenoisingAutoencoder(), VAE(code_dim=2), LinearAutoencoder()):
+    models = (Autoencoder(), DenoisingAutoencoder(), VAE(code_dim=2), LinearAutoencoder(), Restoration())
+    for model in models:
         images = torch.rand(2, 1, 28, 28)
         assert model(images).shape == images.shape
     assert ColorizationAutoencoder()(torch.rand(2, 1, 32, 32)).shape == (2, 3, 32, 32)
 
 
 def test_models_and_data_that_do_not_go_together(composed: Compose) -> None:
-    def refused(model: BaseAutoencoder, *overrides: str) -> str:
+    def refused(model: BaseModel, *overrides: str) -> str:
         with pytest.raises(ValueError, match=r"must|nothing") as caught:
             model.check_data(training.build_data(composed(*overrides)))
         return str(caught.value)
 
     assert "leaves model=denoising nothing to denoise" in refused(DenoisingAutoencoder())
     DenoisingAutoencoder().check_data(training.build_data(composed("corruption=masking")))
+    assert "leaves model=restoration nothing to restore" in refused(Restoration())
+    Restoration(None, (1, 32, 32), (3, 32, 32)).check_data(training.build_data(composed("data=cifar10_gray")))
     gray = ColorizationAutoencoder(input_shape=(1, 28, 28), target_shape=(1, 28, 28))
     assert "nothing to colour in MNIST, 1 channels in and 1 out: use data=cifar10_gray" in refused(gray)
     said = refused(Autoencoder(), "data=cifar10_gray")

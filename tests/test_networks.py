@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoencoders.networks import MLP, Conv, Linear, Network, Sum
+from autoencoders.networks import MLP, Conv, Linear, Network, Sum, UNet, mirrored
 
 FAMILIES: dict[str, Network] = {
     "linear": Linear(),
@@ -72,6 +72,10 @@ def test_the_names_of_weights_are_those_of_older_checkpoints() -> None:
         (MLP, {"hidden": ["a"]}, r"hidden\[0\]=a must be a whole number ≥ 1 and ≤ 65536"),
         (MLP, {"hidden": 256}, "hidden=256 must be a list"),
         (MLP, {"linear_path": "yes"}, "linear_path=yes must be true or false"),
+        (UNet, {"patch": 0}, "patch=0 must be ≥ 1 and ≤ 32"),
+        (UNet, {"widths": []}, r"widths=\[\] must have at least one number"),
+        (UNet, {"widths": [32, 0]}, r"widths\[1\]=0 must be ≥ 1 and ≤ 65536"),
+        (UNet, {"depth": 0}, "depth=0 must be ≥ 1 and ≤ 100"),
     ],
 )
 def test_ranges_are_checked(family: Any, arguments: dict[str, Any], message: str) -> None:
@@ -89,3 +93,58 @@ def test_images_that_do_not_fit_are_named(patch: int, shape: tuple[int, int, int
         Conv(patch=patch).encoder(shape, 2)
     with pytest.raises(ValueError, match=message):
         Conv(patch=patch).decoder(2, shape)
+
+
+# ---- a U-Net, which has no code ----------------------------------------------------------------------------
+
+
+def unet(channels: tuple[int, int] = (1, 1), **options: Any) -> nn.Module:
+    """Of two levels, whose last layer is not zero any more."""
+    torch.manual_seed(0)
+    shapes = ((count, 8, 8) for count in channels)
+    network = UNet(**{"widths": [4, 6], **options}).restorer(*shapes)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.2)
+    return network.eval()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (28, 28), (1, 1), (2, 3), (13, 40), (5, 64)], ids=str)
+@pytest.mark.parametrize("channels", [(1, 1), (3, 3), (1, 3)], ids=str)
+def test_a_unet_takes_any_size_and_gives_it_back(channels: tuple[int, int], size: tuple[int, int]) -> None:
+    images = torch.rand(2, channels[0], *size)
+    assert unet(channels)(images).shape == (2, channels[1], *size)
+
+
+def test_a_new_unet_changes_nothing() -> None:
+    gray = torch.rand(2, 1, 9, 12)
+    assert torch.equal(UNet().restorer((1, 9, 12), (1, 9, 12))(gray), gray)
+    assert torch.equal(UNet().restorer((1, 9, 12), (3, 9, 12))(gray), gray.expand(-1, 3, -1, -1))
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_unet_moves_with_the_image(patch: int) -> None:
+    """... by multiples of patch · 2^levels, away from the borders, which it sees only from nearby."""
+    network, step = unet(patch=patch), 2 * patch
+    images = torch.rand(1, 1, 160, 160)
+    moved = network(images.roll((3 * step, step), (-2, -1)))
+    middle = (..., slice(64, 96), slice(64, 96))
+    torch.testing.assert_close(moved[middle], network(images).roll((3 * step, step), (-2, -1))[middle])
+    assert not torch.allclose(moved[middle], network(images)[middle], atol=1e-2)
+
+
+def test_an_image_is_restored_alike_alone_and_among_others() -> None:
+    images = torch.rand(3, 1, 10, 14)
+    network = unet()
+    torch.testing.assert_close(network(images)[1:2], network(images[1:2]))
+
+
+def test_edges_are_continued_as_in_mirrors() -> None:
+    line = torch.arange(3.0).view(1, 1, 1, 3)
+    assert mirrored(line, -1, 8).flatten().tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+    assert mirrored(line, -2, 2).shape == (1, 1, 2, 3)
+    assert mirrored(line, -1, 3) is line
+
+
+def test_a_unet_makes_no_gray_image_of_a_coloured_one() -> None:
+    with pytest.raises(ValueError, match="UNet makes no image of 1 channels of one of 3"):
+        UNet().restorer((3, 8, 8), (1, 8, 8))

@@ -12,10 +12,12 @@ from autoencoders.data import MNIST, GrayCIFAR10, ImageDataModule
 from autoencoders.models import (
     VAE,
     Autoencoder,
-    BaseAutoencoder,
+    BaseModel,
     ColorizationAutoencoder,
     DenoisingAutoencoder,
+    Restoration,
 )
+from autoencoders.networks import UNet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZES: dict[str, Any] = {"batch_size": 16, "eval_batch_size": 16, "validation_size": 30}
@@ -46,15 +48,15 @@ def test_a_script(data_root: Path, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("kind", ["vae", "denoising", "colorization"])
+@pytest.mark.parametrize("kind", ["vae", "denoising", "colorization", "restoration"])
 def test_arguments_of_the_trainer(
     kind: str, options: dict[str, Any], data_root: Path, tmp_path: Path
 ) -> None:
-    model: BaseAutoencoder = VAE(code_dim=2)
+    model: BaseModel = VAE(code_dim=2)
     data: ImageDataModule = MNIST(str(data_root), **SIZES)
-    if kind == "denoising":
+    if kind in ("denoising", "restoration"):
         model, data = (
-            DenoisingAutoencoder(),
+            DenoisingAutoencoder() if kind == "denoising" else Restoration(UNet(widths=[4, 8])),
             MNIST(str(data_root), corruption=Gaussian(0.5, 0.5, True), **SIZES),
         )
     if kind == "colorization":

@@ -34,7 +34,7 @@ def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["autoencoder", "linear", "denoising", "colorization"])
+@pytest.mark.parametrize("model", ["autoencoder", "linear", "denoising", "colorization", "restoration"])
 @pytest.mark.parametrize("corruption", ["masking", "compose"])
 def test_two_processes_train_every_model_as_one(
     model: str, corruption: str, data_root: Path, tmp_path: Path

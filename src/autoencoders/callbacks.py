@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from autoencoders import figures
 from autoencoders.data import ImageDataModule
 from autoencoders.loggers import RunLogger
-from autoencoders.models import BaseAutoencoder
+from autoencoders.models import BaseModel
 
 
 class Pictures(Callback):
@@ -36,7 +36,7 @@ class Pictures(Callback):
     def draw(self, trainer: Trainer, model: LightningModule) -> None:
         """All pictures of the model as it is now, by the first process."""
         data = getattr(trainer, "datamodule", None)
-        if not isinstance(model, BaseAutoencoder) or not isinstance(data, ImageDataModule):
+        if not isinstance(model, BaseModel) or not isinstance(data, ImageDataModule):
             return
         if not trainer.is_global_zero:
             return
@@ -45,7 +45,7 @@ class Pictures(Callback):
         self._draw(trainer, model, data)
         model.train(was_training)
 
-    def _draw(self, trainer: Trainer, model: BaseAutoencoder, data: ImageDataModule) -> None:
+    def _draw(self, trainer: Trainer, model: BaseModel, data: ImageDataModule) -> None:
         paths = {}
         for name, figure in figures.draw_all(model, data, data.val, self.images).items():
             paths[f"pictures/{name}"] = self.folder / f"{name}.png"

@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 from autoencoders.data import Batch, ImageDataModule
 from autoencoders.data.pairs import Images
 from autoencoders.files import atomic_write
-from autoencoders.models import BaseAutoencoder
+from autoencoders.models import BaseModel
 
 SCATTERED, MOST_SCATTERED = 5000, 64_000_000  # images in the latent scatter, and their numbers
 
@@ -191,7 +191,7 @@ def _show(
 
 
 @torch.inference_mode()
-def model_rows(model: BaseAutoencoder, batch: Batch) -> dict[str, torch.Tensor]:
+def model_rows(model: BaseModel, batch: Batch) -> dict[str, torch.Tensor]:
     """Images by the title of their row, as `model.row_titles` names them; x̃ only where it is not x."""
     shown = {
         "clean": batch.clean,
@@ -204,7 +204,7 @@ def model_rows(model: BaseAutoencoder, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @torch.inference_mode()
-def draw_all(model: BaseAutoencoder, data: ImageDataModule, images: Images, count: int) -> dict[str, Figure]:
+def draw_all(model: BaseModel, data: ImageDataModule, images: Images, count: int) -> dict[str, Figure]:
     """Every figure that the model has something to show in, by file name, on the images of one split."""
     was_training = model.training
     model.eval()

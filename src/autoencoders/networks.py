@@ -1,8 +1,8 @@
-"""Encoders and decoders: linear, fully connected, convolutional, or your own.
+"""Encoders and decoders: linear, fully connected, convolutional, or your own; and a U-Net, which has no code.
 
 An encoder maps images (B, C, H, W) to features (B, F); a decoder maps codes (B, D) to images (B, C, H, W),
 without a squashing function at the end: the likelihood makes pixels of its output. A decoder mirrors its
-encoder.
+encoder. A restorer maps images to images of the same size.
 """
 
 import inspect
@@ -34,6 +34,14 @@ class Network(Protocol):
 
     def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
         """Codes (B, code_dim) to (B, *target_shape)."""
+        ...
+
+
+class RestorationNetwork(Protocol):
+    """Builds the network of a model that has no code."""
+
+    def restorer(self, input_shape: Shape, target_shape: Shape) -> nn.Module:
+        """Images (B, C_in, H, W) to (B, C_out, H, W), of any height and width."""
         ...
 
 
@@ -139,6 +147,66 @@ class Conv:
         for _ in self.channels:
             sides.append((sides[-1] + 1) // 2)
         return [depth * self.patch**2, *self.channels], sides
+
+
+@dataclass(frozen=True)
+class UNet:
+    """A U-Net that corrects images of any size (Ronneberger et al. 2015): residual blocks at several
+    resolutions, each half the one above it, without normalisation and with skips that are added, as in DRUNet
+    (Zhang et al. 2021).
+
+    Args:
+        patch: side of the patches of pixels that become channels, 1..32, as FFDNet does (Zhang et al. 2018):
+            convolutions on a full-size image are the slowest and gain the least.
+        widths: channels at each resolution, from the finest to the coarsest, 1..65536.
+        depth: residual blocks at each resolution on the way down, and as many on the way up, 1..100.
+    """
+
+    patch: int = 2
+    widths: Sequence[int] = (32, 64, 128)
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        checks.integer("patch", self.patch, at_least=1, at_most=32)
+        checks.integers("widths", self.widths, at_least=1, at_most=WIDEST)
+        if not self.widths:
+            raise ValueError("widths=[] must have at least one number")
+        checks.integer("depth", self.depth, at_least=1, at_most=100)
+
+    def restorer(self, input_shape: Shape, target_shape: Shape) -> nn.Module:
+        read, given = input_shape[0], target_shape[0]
+        if read not in (1, given):
+            raise ValueError(f"UNet makes no image of {given} channels of one of {read}")
+        return Correction(self._levels(read, given), given, multiple=self.patch * 2 ** (len(self.widths) - 1))
+
+    def _levels(self, read: int, given: int) -> nn.Sequential:
+        inner = self._blocks(self.widths[-1])
+        for width, wider in reversed([*pairwise(self.widths)]):
+            down = nn.Conv2d(width, wider, 2, stride=2)
+            up = nn.ConvTranspose2d(wider, width, 2, stride=2, bias=False)
+            below = Residual(nn.Sequential(down, inner, up))
+            inner = nn.Sequential(self._blocks(width), below, self._blocks(width))
+        width, area = self.widths[0], self.patch**2
+        first = nn.Conv2d(read * area, width, 3, padding=1)
+        last = nn.Conv2d(width, given * area, 3, padding=1)
+        for weight in last.parameters():  # so training starts at x̃ itself
+            nn.init.zeros_(weight)
+        return nn.Sequential(nn.PixelUnshuffle(self.patch), first, inner, last, nn.PixelShuffle(self.patch))
+
+    def _blocks(self, width: int) -> nn.Sequential:
+        """No normalisation: over all of an image, it would make each pixel depend on its size."""
+        return nn.Sequential(
+            *(
+                Residual(
+                    nn.Sequential(
+                        nn.Conv2d(width, width, 3, padding=1),
+                        nn.ReLU(),
+                        nn.Conv2d(width, width, 3, padding=1),
+                    )
+                )
+                for _ in range(self.depth)
+            )
+        )
 
 
 class Own:
@@ -321,6 +389,49 @@ class Sum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return reduce(torch.add, (branch(x) for branch in self.branches))
+
+
+class Residual(nn.Module):
+    """x + f(x)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Correction(nn.Module):
+    """x̃ plus what a network makes of it; gray is repeated where colour is wanted.
+
+    The network takes sides that are a multiple of some number: images of other sizes are continued below and
+    on the right as in a mirror, and cut again.
+
+    Args:
+        network: (B, C_in, H, W) to (B, channels, H, W).
+        channels: of the corrected image.
+        multiple: the number.
+    """
+
+    def __init__(self, network: nn.Module, channels: int, multiple: int) -> None:
+        super().__init__()
+        self.network, self.channels, self.multiple = network, channels, multiple
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        correction = self.network(mirrored(mirrored(images, -2, self.multiple), -1, self.multiple))
+        return images.expand(-1, self.channels, -1, -1) + correction[..., :height, :width]
+
+
+def mirrored(images: Tensor, axis: int, multiple: int) -> Tensor:
+    """Images continued at the end of an axis, to a multiple of its size, as in mirrors at both edges' pixels:
+    for sizes of any number of pixels, where torch's reflection needs more of them than it adds."""
+    size = images.shape[axis]
+    if size % multiple == 0:
+        return images
+    places = torch.arange(-(-size // multiple) * multiple, device=images.device) % max(1, 2 * (size - 1))
+    return images.index_select(axis, torch.where(places < size, places, 2 * (size - 1) - places))
 
 
 def _mlp_encoder(

@@ -48,14 +48,24 @@ class TrainedRun:
         return tuple(self.model.hparams["input_shape"])
 
     def encode(self, images: Images) -> Any:
-        """The codes (N, code_dim) of images; (code_dim,) of one image."""
+        """The codes (N, code_dim) of images; (code_dim,) of one image.
+
+        Raises:
+            UserError: the model has no code.
+        """
+        self._check_code()
         batch, single, as_numpy = self.batch(images)
         with torch.inference_mode():
             codes = self.model.encode(batch).float()
         return _given_back(codes, single, as_numpy)
 
     def decode(self, codes: NDArray[np.floating] | Tensor) -> Any:
-        """The images (N, C, H, W) of codes (N, code_dim), floats in [0, 1]; (C, H, W) of one code."""
+        """The images (N, C, H, W) of codes (N, code_dim), floats in [0, 1]; (C, H, W) of one code.
+
+        Raises:
+            UserError: the model has no code, or one of another size.
+        """
+        self._check_code()
         as_numpy = not isinstance(codes, Tensor)
         tensor = torch.as_tensor(np.array(codes) if as_numpy else codes).float().to(self.model.device)
         single = tensor.ndim == 1
@@ -70,7 +80,8 @@ class TrainedRun:
         return _given_back(images, single, as_numpy)
 
     def reconstruct(self, images: Images) -> Any:
-        """What the model makes of images, which it does not corrupt: (N, C, H, W); (C, H, W) of one image."""
+        """What the model makes of images, which it does not corrupt: (N, C, H, W); (C, H, W) of one image.
+        They may be of any height and width where the model takes any, as `model=restoration` does."""
         batch, single, as_numpy = self.batch(images)
         with torch.inference_mode():
             reconstruction = self.model(batch)
@@ -87,6 +98,8 @@ class TrainedRun:
             if not images:
                 raise UserError("there are no images in an empty list")
             batches = [self.batch(image)[0] for image in images]  # bytes and floats may be mixed
+            if len({part.shape[1:] for part in batches}) > 1:
+                raise UserError("a list is made one batch, so its images must all be of one size")
             return torch.cat(batches), False, not isinstance(images[0], Tensor)
         as_numpy = not isinstance(images, Tensor)
         # A copy of what is not a tensor: torch takes no array that is read-only, flipped or big-endian.
@@ -96,8 +109,8 @@ class TrainedRun:
         if as_numpy and array.dtype.kind == "f":
             array = array.astype(np.float32)
         tensor = _as_floats(torch.as_tensor(array))
-        channels, height, width = self.input_shape
         given = shape = tuple(tensor.shape)
+        channels, height, width = self._fitting(given)
         single = shape in ((height, width), (height, width, channels)) or (
             shape == (channels, height, width) and channels > 1
         )
@@ -107,17 +120,33 @@ class TrainedRun:
             tensor = tensor[:, None]
         elif shape[1:] == (height, width, channels):
             tensor = tensor.permute(0, 3, 1, 2)
-        if tensor.shape[1:] != (channels, height, width) or not len(tensor):
+        if tensor.shape[1:] != (channels, height, width) or 0 in tensor.shape:
             raise UserError(
                 f"images of shape {given} don't fit this model, which reads (N, {channels}, {height}, "
                 f"{width}), (N, {height}, {width}, {channels}) or one such image"
             )
         return tensor.to(self.model.device), single, as_numpy
 
+    def _fitting(self, given: tuple[int, ...]) -> tuple[int, ...]:
+        """(C, H, W) that images of the shape `given` must have: with their own height and width where the
+        model takes any."""
+        channels, height, width = self.input_shape
+        if not getattr(self.model, "any_size", False) or not 2 <= len(given) <= 4:
+            return channels, height, width
+        channels_first = len(given) > (3 if channels == 1 else 2) and given[-3] == channels
+        channels_last = len(given) > 2 and given[-1] == channels and not channels_first
+        return channels, *(given[-3:-1] if channels_last else given[-2:])
+
+    def _check_code(self) -> None:
+        if not getattr(self.model, "has_code", True):
+            raise UserError(
+                f"{type(self.model).__name__} has no code: use reconstruct, which makes an image of an image"
+            )
+
     def __repr__(self) -> str:
-        return (
-            f"TrainedRun({str(self.folder)!r}, {type(self.model).__name__}, code_dim={self.model.code_dim})"
-        )
+        name, code_dim = type(self.model).__name__, getattr(self.model, "code_dim", 0)
+        code = f", code_dim={code_dim}" if code_dim else ""
+        return f"TrainedRun({str(self.folder)!r}, {name}{code})"
 
 
 def _as_floats(images: Tensor) -> Tensor:

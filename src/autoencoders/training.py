@@ -39,7 +39,7 @@ from autoencoders.config import REPOSITORY, parameters_of, shareable
 from autoencoders.errors import UserError, habit, is_main_process, one_line, suggest
 from autoencoders.files import atomic_write, clear_unfinished, write_json
 from autoencoders.loggers import RunLogger, build_loggers
-from autoencoders.models import BaseAutoencoder
+from autoencoders.models import BaseModel
 from autoencoders.processes import Interrupted, Interruption, Ranks
 
 PROFILERS = {
@@ -207,7 +207,7 @@ def build_model(cfg: DictConfig, data: Any) -> Any:
     )
     if not isinstance(model, LightningModule):
         raise UserError(f"model._target_={cfg.model._target_} is not a LightningModule")
-    if isinstance(model, BaseAutoencoder):
+    if isinstance(model, BaseModel):
         try:
             model.check_data(data)
         except ValueError as error:

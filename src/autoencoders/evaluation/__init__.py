@@ -20,7 +20,7 @@ from autoencoders.evaluation.subject import Scores, Subject, waiting
 from autoencoders.files import write_json
 from autoencoders.loggers import log_evaluation
 from autoencoders.metrics import metric_names, squared_error
-from autoencoders.models import BaseAutoencoder
+from autoencoders.models import BaseModel
 from autoencoders.training import build_data, build_model
 
 Group = Callable[[Subject], Scores]
@@ -50,7 +50,7 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
     write_json(folder / "metrics.json", scores)
     OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
     with waiting("report"):
-        report.write(run, scores, list(pictures), subject, EXPLAINED, cfg)
+        report.write(run, scores, list(pictures), subject, EXPLAINED, cfg, left_out(subject))
     print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
     for where in log_evaluation(run, cfg, scores, folder / "figures"):
         print(f"  {where}")
@@ -58,7 +58,7 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
 
 
 def evaluate(
-    model: BaseAutoencoder, data: ImageDataModule, images: int, bound: tuple[int, int]
+    model: BaseModel, data: ImageDataModule, images: int, bound: tuple[int, int]
 ) -> tuple[dict[str, Scores], dict[str, Figure], Subject]:
     """Scores `model` and reference rows on the test images, and draws `images` of them; `bound` is the number
     of samples and of images of a VAE's importance-weighted bound. Each group is printed once it is there.
@@ -82,22 +82,36 @@ def evaluate(
     pictures["best_and_worst"] = figures.image_rows(best_and_worst(subject, errors, images))
     for name, group in groups_of(subject, bound).items():
         keep(name, group(subject))
-    generated, samples = generation.generation(subject)
-    if generated:
-        keep("generation", generated)
-    pictures.pop("samples", None)  # of the model's prior, which is among these
-    for name, drawn in samples.items():
-        title = f"samples: {name}"
-        pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=10, title=title)
-    pictures["spectrum"] = spectrum(subject)
-    if between_classes := latent.interpolations(subject) if subject.has_classes else {}:
-        pictures["interpolations"] = figures.image_rows(between_classes)
-    pictures["traversals"] = figures.image_rows(latent.traversals(subject))
-    if not subject.has_classes:
-        left_out = ", ".join([*BY_LABELS, "interpolations"])
-        why = "the model was trained on some classes only" if data.classes else "the data set has no classes"
-        print(f"\n{why}: {left_out} and the scores of samples are left out", flush=True)
+    if model.has_code:
+        generated, samples = generation.generation(subject)
+        if generated:
+            keep("generation", generated)
+        pictures.pop("samples", None)  # of the model's prior, which is among these
+        for name, drawn in samples.items():
+            title = f"samples: {name}"
+            pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=10, title=title)
+        pictures["spectrum"] = spectrum(subject)
+        if between_classes := latent.interpolations(subject) if subject.has_classes else {}:
+            pictures["interpolations"] = figures.image_rows(between_classes)
+        pictures["traversals"] = figures.image_rows(latent.traversals(subject))
+    if said := left_out(subject):
+        print(f"\n{said}", flush=True)
     return scores, pictures, subject
+
+
+def left_out(subject: Subject) -> str:
+    """What an evaluation leaves out, and why; nothing where it is whole."""
+    by_labels = ", ".join(BY_LABELS)
+    if not subject.model.has_code:
+        return (
+            f"the model has no code: PCA, {by_labels}, latent space, samples, spectrum, interpolations, "
+            "traversals and the map of the code are left out"
+        )
+    if not subject.has_classes:
+        some = "the model was trained on some classes only"
+        why = some if subject.data.classes else "the data set has no classes"
+        return f"{why}: {by_labels}, interpolations and the scores of samples are left out"
+    return ""
 
 
 def groups_of(subject: Subject, bound: tuple[int, int]) -> dict[str, Group]:
@@ -112,13 +126,15 @@ def groups_of(subject: Subject, bound: tuple[int, int]) -> dict[str, Group]:
             f"{type(subject.model).__name__}.evaluations={names} names {unknown[0]}: "
             f"there are {', '.join(OF_SOME_MODELS)}"
         )
-    by_labels = BY_LABELS if subject.has_classes else {}
+    has_code = subject.model.has_code
+    by_labels = BY_LABELS if has_code and subject.has_classes else {}
+    of_code: dict[str, Group] = {"latent space": latent.latent_space} if has_code else {}
     samples, images = bound
     of_some: dict[str, Group] = {
         **OF_SOME_MODELS,
         "likelihood": partial(latent.likelihood, samples=samples, images=images),
     }
-    return {**by_labels, "latent space": latent.latent_space, **{name: of_some[name] for name in names}}
+    return {**by_labels, **of_code, **{name: of_some[name] for name in names}}
 
 
 def spectrum(subject: Subject) -> Figure:
@@ -141,7 +157,7 @@ def best_and_worst(subject: Subject, errors: Tensor, count: int) -> dict[str, Te
     return shown
 
 
-def best_model(run: Path, cfg: DictConfig) -> BaseAutoencoder:
+def best_model(run: Path, cfg: DictConfig) -> BaseModel:
     """The best model of a run, on the GPU if there is one."""
     model = build_model(cfg, build_data(cfg))
     untrusted.load_weights(model, runs.best_checkpoint(run))

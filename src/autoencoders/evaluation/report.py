@@ -34,8 +34,10 @@ def write(
     subject: Subject,
     groups: Mapping[str, Callable[..., Any]],
     cfg: DictConfig,
+    left_out: str = "",
 ) -> None:
-    """Writes `run/evaluation/report.html` from the scores, the figures, by name, and the explorer."""
+    """Writes `run/evaluation/report.html` from the scores, the figures, by name, the explorer of a model's
+    code, and a sentence on what is left out."""
     folder = run / "evaluation"
     environment = run / "environment.json"
     metrics = run / "metrics.json"
@@ -51,7 +53,8 @@ def write(
             (name.replace("_", " "), data_uri((folder / "figures" / f"{name}.png").read_bytes()))
             for name in names
         ],
-        explorer=explorer(subject),
+        explorer=explorer(subject) if subject.model.has_code else None,
+        left_out=left_out,
         config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
     )
     with atomic_write(folder / "report.html") as temporary:

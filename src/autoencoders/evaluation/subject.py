@@ -21,7 +21,7 @@ from tqdm import tqdm
 from autoencoders.data import ImageDataModule
 from autoencoders.data.modules import as_colour
 from autoencoders.data.pairs import Batch, Images, to_float
-from autoencoders.models import BaseAutoencoder
+from autoencoders.models import BaseModel
 
 Array = NDArray[np.float32]
 Scores = dict[str, dict[str, Any]]  # {"model": {metric: value}, "<reference row>": {...}}: a group's table
@@ -44,7 +44,7 @@ class Directions(NamedTuple):
 class Subject:
     """A model in evaluation mode and its data, all three splits of which are read."""
 
-    def __init__(self, model: BaseAutoencoder, data: ImageDataModule) -> None:
+    def __init__(self, model: BaseModel, data: ImageDataModule) -> None:
         self.model, self.data = model.eval(), data
         data.prepare_data()
         data.setup(None)

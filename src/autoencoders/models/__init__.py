@@ -1,16 +1,19 @@
 """The LightningModules: one shared base, one short class a variant."""
 
 from autoencoders.models.autoencoder import Autoencoder, LinearAutoencoder
-from autoencoders.models.base import BaseAutoencoder
+from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
 from autoencoders.models.denoising import DenoisingAutoencoder
+from autoencoders.models.restoration import Restoration
 from autoencoders.models.vae import VAE
 
 __all__ = [
     "VAE",
     "Autoencoder",
     "BaseAutoencoder",
+    "BaseModel",
     "ColorizationAutoencoder",
     "DenoisingAutoencoder",
     "LinearAutoencoder",
+    "Restoration",
 ]

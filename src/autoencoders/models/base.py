@@ -31,16 +31,15 @@ ADAMW = partial(torch.optim.AdamW, lr=1.2e-2, betas=(0.9, 0.95), weight_decay=0.
 LENGTHS = ("total_steps", "T_max")
 
 
-class BaseAutoencoder(LightningModule):
-    """Minimises E[−log p_dec(x | f(x̃))] + penalties, over pairs (x̃, x) that the data gives.
+class BaseModel(LightningModule):
+    """Minimises a loss over pairs (x̃, x) that the data gives, and says what can be done with it.
 
-    A variant overrides how a code and its penalties come from x̃, or what it measures and shows.
+    A model that has no code, and so nothing to explore or to sample from, overrides `forward` and
+    `loss_terms`; all others are a `BaseAutoencoder`.
 
     Args:
-        network: builds encoder and decoder; `networks.Conv()` if None.
         input_shape: (C, H, W) of x̃.
         target_shape: (C, H, W) of x; that of x̃ if None.
-        code_dim: numbers in the code, 1..65536.
         likelihood: p_dec(x|h), "gaussian" or "bernoulli".
         likelihood_std: the standard deviation of a gaussian likelihood, 1e-3..1e3, pixels being in [0, 1]. √½
             makes −log p the sum of squared errors, plus a constant.
@@ -60,84 +59,83 @@ class BaseAutoencoder(LightningModule):
         "corrupted": "corrupted",
         "reconstruction": "reconstruction",
     }
-    evaluations: ClassVar[tuple[str, ...]] = ()  # groups of an evaluation that only this model has
+    evaluations: tuple[str, ...] = ()  # groups of an evaluation that only this model has
     affine: ClassVar[bool] = False  # whether the decoder is affine in the code
     bounded: ClassVar[bool] = True  # whether a gaussian likelihood's mean is kept in [0, 1]
-    features_per_code: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
+    any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
+    code_dim: int = 0  # numbers in the code; 0: there is none
 
     def __init__(
         self,
-        network: Network | None = None,
         input_shape: Shape = (1, 28, 28),
         target_shape: Shape | None = None,
-        code_dim: int = 16,
         likelihood: str = "gaussian",
         likelihood_std: float = math.sqrt(0.5),
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:
         super().__init__()
-        # A checkpoint with objects other than plain values could not be loaded safely.
+        # Those of the subclasses too. A checkpoint with objects other than plain values could not be loaded
+        # safely.
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"], logger=False)
-        network, target_shape = network or Conv(), target_shape or input_shape
-        if not hasattr(network, "encoder") or not hasattr(network, "decoder"):
-            raise ValueError(f"network={network!r} must be a network such as MLP()")
+        target_shape = target_shape or input_shape
         for name, shape in (("input_shape", input_shape), ("target_shape", target_shape)):
             checks.integers(name, shape, at_least=1)
             if len(shape) != 3:
                 raise ValueError(f"{name}={list(shape)} must be three numbers: channels, height, width")
-        checks.integer("code_dim", code_dim, at_least=1, at_most=65536)
         checks.choice("likelihood", likelihood, ("gaussian", "bernoulli"))
         checks.number("likelihood_std", likelihood_std, at_least=1e-3, at_most=1e3)
         self.input_shape, self.target_shape = tuple(input_shape), tuple(target_shape)
-        self.code_dim = code_dim
-        with _of("network"):
-            self.encoder = network.encoder(input_shape, code_dim * self.features_per_code)
-            self.decoder = network.decoder(code_dim, target_shape)
-        logits = not getattr(self.decoder, "gives_pixels", False)
-        self.likelihood: losses.Likelihood = (
-            losses.Gaussian(likelihood_std, squash=self.bounded and logits)
-            if likelihood == "gaussian"
-            else losses.Bernoulli(squash=logits)
-        )
         self.optimizer, self.scheduler = optimizer or ADAMW, scheduler or warmup_cosine
-        self._check_optimization()
         self.monitor = "val/mse"  # what ReduceLROnPlateau looks at
         self.weights: dict[str, float] = {}  # of the terms that are not simply added to the loss
         self.averages = nn.ModuleDict()  # the running mean of each validation and test metric
 
     def check_data(self, data: LightningDataModule) -> None:
         """Raises ValueError for data that this model cannot be trained on. Called when training begins."""
+        compared = 1 if self.any_size else 3  # of channels, height, width
         for name in ("input_shape", "target_shape"):
             mine, theirs = getattr(self, name), tuple(getattr(data, name, getattr(self, name)))
-            if mine != theirs:
+            if mine[:compared] != theirs[:compared]:
                 raise ValueError(f"{name}={list(mine)} must be {list(theirs)}, that of {_name(data)}")
 
-    # ---- the autoencoder ----
+    # ---- what it computes ----
+
+    @property
+    def has_code(self) -> bool:
+        """Whether images go through a code, so that `encode` and `decode` do something."""
+        return self.code_dim > 0
 
     def encode(self, corrupted: Tensor) -> Tensor:
-        """f: images (B, C, H, W) to codes (B, code_dim), without any sampling."""
-        code: Tensor = self.encoder(self.in_weights_type(corrupted))
-        return code
+        """Images (B, C, H, W) to codes (B, code_dim), without any sampling.
+
+        Raises:
+            ValueError: there is no code.
+        """
+        raise ValueError(self._no_code())
 
     def decode(self, code: Tensor) -> Tensor:
-        """g: codes (B, code_dim) to reconstructions (B, C, H, W), the mean of p_dec(x|h)."""
-        return self.likelihood.mean(self.decoder(self.in_weights_type(code)).float())
+        """Codes (B, code_dim) to images (B, C, H, W).
+
+        Raises:
+            ValueError: there is no code.
+        """
+        raise ValueError(self._no_code())
+
+    def _no_code(self) -> str:
+        return f"{_name(self)} has no code: it makes an image of an image"
 
     def forward(self, corrupted: Tensor) -> Tensor:
-        """r = g(f(x̃))."""
-        return self.decode(self.encode(corrupted))
-
-    def code_and_penalties(self, corrupted: Tensor, noise: Randomness) -> tuple[Tensor, dict[str, Tensor]]:
-        """The code (B, code_dim) that the decoder is trained on, and the penalties (B,) that it costs."""
-        return self.encode(corrupted), {}
+        """The reconstruction r of x̃."""
+        raise NotImplementedError
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """What the loss consists of, before it is weighted: the reconstruction's −log p_dec(x|h) and the
-        penalties, (B,) each."""
-        code, penalties = self.code_and_penalties(batch.corrupted, batch.noise)
-        output = self.decoder(self.in_weights_type(code)).float()
-        return {"nll": self.likelihood.nll(output, batch.clean), **penalties}
+        """What the loss consists of, before it is weighted, (B,) each."""
+        raise NotImplementedError
+
+    def prior_codes(self, count: int, seed: int) -> Tensor | None:
+        """Codes (count, code_dim) drawn from the model's own prior; None where it has none."""
+        return None
 
     def _checked_terms(self, batch: Batch) -> dict[str, Tensor]:
         """The loss's terms.
@@ -164,23 +162,6 @@ class BaseAutoencoder(LightningModule):
             term * self.weights[name] if name in self.weights else term for name, term in terms.items()
         ]
         return torch.stack(weighted).sum(0)
-
-    # ---- the prior ----
-
-    def prior_codes(self, count: int, seed: int) -> Tensor | None:
-        """Codes (count, code_dim) drawn from the model's own prior; None where it has none."""
-        return None
-
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Images (count, C, H, W) decoded from codes of the prior.
-
-        Raises:
-            ValueError: there is no prior.
-        """
-        codes = self.prior_codes(count, seed)
-        if codes is None:
-            raise ValueError(f"{_name(self)} has no prior to sample from")
-        return self.decode(codes)
 
     # ---- what a variant may measure beside others ----
 
@@ -286,21 +267,109 @@ class BaseAutoencoder(LightningModule):
             )
         return make(optimizer, **{name: int(steps)})
 
-    def _check_optimization(self) -> None:
+    def check_optimization(self) -> None:
         """Makes optimizer and scheduler once, for nothing but what they refuse, before any data is read."""
         for part, make in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
             _check_keywords(part, make)
-        with _of("optimizer"):
+        with of_part("optimizer"):
             keywords = getattr(self.optimizer, "keywords", {})
             if "lr" in keywords:
                 checks.number("lr", keywords["lr"], above=0)
             optimizer = self.optimizer(self.parameters())
-        with _of("scheduler"):
+        with of_part("scheduler"):
             self._scheduler(optimizer, 100)
 
 
+class BaseAutoencoder(BaseModel):
+    """Minimises E[−log p_dec(x | f(x̃))] + penalties, over pairs (x̃, x) that the data gives.
+
+    A variant overrides how a code and its penalties come from x̃, or what it measures and shows.
+
+    Args:
+        network: builds encoder and decoder; `networks.Conv()` if None.
+        input_shape: (C, H, W) of x̃.
+        target_shape: (C, H, W) of x; that of x̃ if None.
+        code_dim: numbers in the code, 1..65536.
+        likelihood: of the decoder's output; "gaussian" or "bernoulli".
+        **base: as for `BaseModel`.
+
+    Raises:
+        ValueError: an argument is out of its range, in one line that begins with its name and value.
+    """
+
+    features_per_code: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
+
+    def __init__(
+        self,
+        network: Network | None = None,
+        input_shape: Shape = (1, 28, 28),
+        target_shape: Shape | None = None,
+        code_dim: int = 16,
+        likelihood: str = "gaussian",
+        likelihood_std: float = math.sqrt(0.5),
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., LRScheduler] | None = None,
+    ) -> None:
+        super().__init__(input_shape, target_shape, likelihood, likelihood_std, optimizer, scheduler)
+        network = network or Conv()
+        checks.integer("code_dim", code_dim, at_least=1, at_most=65536)
+        if not hasattr(network, "encoder") and not hasattr(network, "restorer"):
+            raise ValueError(f"network={network!r} must be a network such as MLP()")
+        if not hasattr(network, "encoder"):
+            raise ValueError(
+                f"network={_name(network)} has no code, which {_name(self)} needs: use model=restoration, or "
+                "network=conv"
+            )
+        self.code_dim = code_dim
+        with of_part("network"):
+            self.encoder = network.encoder(self.input_shape, code_dim * self.features_per_code)
+            self.decoder = network.decoder(code_dim, self.target_shape)
+        logits = not getattr(self.decoder, "gives_pixels", False)
+        self.likelihood: losses.Likelihood = (
+            losses.Gaussian(likelihood_std, squash=self.bounded and logits)
+            if likelihood == "gaussian"
+            else losses.Bernoulli(squash=logits)
+        )
+        self.check_optimization()
+
+    def encode(self, corrupted: Tensor) -> Tensor:
+        """f: images (B, C, H, W) to codes (B, code_dim), without any sampling."""
+        code: Tensor = self.encoder(self.in_weights_type(corrupted))
+        return code
+
+    def decode(self, code: Tensor) -> Tensor:
+        """g: codes (B, code_dim) to reconstructions (B, C, H, W), the mean of p_dec(x|h)."""
+        return self.likelihood.mean(self.decoder(self.in_weights_type(code)).float())
+
+    def forward(self, corrupted: Tensor) -> Tensor:
+        """r = g(f(x̃))."""
+        return self.decode(self.encode(corrupted))
+
+    def code_and_penalties(self, corrupted: Tensor, noise: Randomness) -> tuple[Tensor, dict[str, Tensor]]:
+        """The code (B, code_dim) that the decoder is trained on, and the penalties (B,) that it costs."""
+        return self.encode(corrupted), {}
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """What the loss consists of, before it is weighted: the reconstruction's −log p_dec(x|h) and the
+        penalties, (B,) each."""
+        code, penalties = self.code_and_penalties(batch.corrupted, batch.noise)
+        output = self.decoder(self.in_weights_type(code)).float()
+        return {"nll": self.likelihood.nll(output, batch.clean), **penalties}
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Images (count, C, H, W) decoded from codes of the prior.
+
+        Raises:
+            ValueError: there is no prior.
+        """
+        codes = self.prior_codes(count, seed)
+        if codes is None:
+            raise ValueError(f"{_name(self)} has no prior to sample from")
+        return self.decode(codes)
+
+
 @contextmanager
-def _of(part: str) -> Iterator[None]:
+def of_part(part: str) -> Iterator[None]:
     """Says which argument an error is about: "patch=3 must ..." becomes "network.patch=3 must ..."."""
     try:
         yield
