@@ -13,7 +13,8 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config.REPOSITORY / "conf" / group).glob("[!_]*.yaml"))
 
 
-MODELS, DATA = options("model"), options("data")
+MODELS = options("model")
+DATA = [name for name in options("data") if name not in ("images", "sample_photos")]  # see test_images
 CORRUPTIONS = [name for name in options("corruption") if name != "own"]
 CODE = "model.code_dim=3"
 

@@ -343,6 +343,7 @@ def test_points_of_several_seeds_are_their_mean_and_deviation(
     assert drawn == {"model=a": expected, "model=b": expected}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Path) -> None:
     done = run("train.py", data_root, *sweep(data_root, tmp_path / "sweep", "model=vae,a_e"), ok=False)
     assert "error: no model=a_e" in done.stderr
@@ -366,6 +367,7 @@ def test_the_noise_study_tests_every_model_at_every_level(data_root: Path, tmp_p
     assert "levels" in (tmp_path / "summary.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_lightning_agent_command_of_wandb_is_understood(data_root: Path, tmp_path: Path) -> None:
     """W&B puts `key=value` for each parameter where the file says ${args_no_hyphens}."""
     fixed = ["sweeps=latent_dim", "hydra.mode=RUN", "evaluate=false"]
