@@ -32,7 +32,7 @@ FILTERS: dict[str, tuple[Filter, tuple[float, ...]]] = {
         lambda x, weight: np.stack(
             [denoise_tv_chambolle(i, weight, max_num_iter=50, channel_axis=0) for i in x]
         ),
-        (0.1, 0.3, 0.6, 1.0, 2.0),
+        (0.05, 0.1, 0.3, 0.6, 1.0, 2.0),
     ),
 }
 
