@@ -109,7 +109,7 @@ def test_there_is_nothing_else(exported: Path, run: Path) -> None:
 def test_secrets_stay_at_home(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "sesame-open")
     cfg = composed("+data.token=${oc.env:MY_TOKEN}", "+model.of=${trainer.max_epochs}")
-    content = folder.portable(cfg)
+    content = folder.portable(cfg, None)
     assert content["data"] | {"token": "***", "root": None} == content["data"]
     assert "sesame" not in json.dumps(content)
     assert content["model"]["of"] == 1

@@ -18,6 +18,7 @@ import tiny
 import torch
 from command import NO_WANDB, column, run, small, train
 from conftest import Compose
+from omegaconf import OmegaConf
 from PIL import Image
 
 from autoencoders import training
@@ -25,6 +26,7 @@ from autoencoders.corruption import Gaussian
 from autoencoders.data import ImageFolder, SamplePhotos, cache, pictures
 from autoencoders.errors import UserError
 from autoencoders.evaluation import evaluate_run
+from autoencoders.export.folder import portable
 
 SIDE = 16
 Make = Callable[..., ImageFolder]
@@ -178,7 +180,7 @@ def test_measured_pairs(fit: str, folder: Path, make: Make) -> None:
     with pytest.raises(ValueError, match="input_root has the corrupted images: choose corruption=none"):
         make(folder, input_root=measured, corruption=Gaussian())
     (measured / "cats" / "3.bmp").unlink()
-    with pytest.raises(UserError, match=r"input_root has no picture cats/3"):
+    with pytest.raises(UserError, match=r"lacks pictures of data.root: cats/3"):
         make(folder, input_root=measured)
 
 
@@ -224,7 +226,7 @@ def test_unreadable_pictures_are_named_and_left_out(
     said = dict(json.loads((data._folder / "index.json").read_text())["unreadable"])
     assert said.keys() == expected.keys()
     assert all(why in said[name] for name, why in expected.items()), said
-    assert "left out 5 unreadable pictures" in capsys.readouterr().out
+    assert "left out, as unreadable: 5 (all in" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"data.strict=false leaves it out"):
         make(folder, strict=True)
 
@@ -313,6 +315,17 @@ def test_a_model_is_trained_on_pictures(composed: Compose, folder: Path, tmp_pat
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test/mse"] > 0
 
 
+def test_shapes_are_known_without_pictures(folder: Path, make: Make) -> None:
+    """... where they are told, as in a run that others have."""
+    data = ImageFolder(None, size=SIDE, channels=3, input_root="measured", input="gray")
+    assert (data.input_shape, data.target_shape) == ((1, SIDE, SIDE), (3, SIDE, SIDE))
+    with pytest.raises(UserError, match=r"data=images needs data.root="):
+        data.prepare_data()
+    assert portable(
+        OmegaConf.create({"data": {"root": str(folder), "cache": "x", "channels": None, "input": None}}), data
+    ) == {"data": {"root": None, "cache": None, "channels": 3, "input": "gray"}}
+
+
 @pytest.mark.slow
 def test_pictures_on_two_devices_in_a_sweep_and_resumed(
     folder: Path, data_root: Path, tmp_path: Path
@@ -330,10 +343,9 @@ def test_pictures_on_two_devices_in_a_sweep_and_resumed(
         folder, tmp_path / "killed", *chosen, "trainer.max_epochs=2", "checkpoint.every_n_minutes=0"
     )
     run("train.py", folder, *options, fault="kill step 6", ok=False)
-    run("train.py", folder, f"resume={tmp_path / 'killed'}", f"data.cache={tmp_path / 'cache'}", ok=False)
-    run("train.py", folder, f"resume={tmp_path / 'killed'}", "trust=true")
+    run("train.py", folder, f"resume={tmp_path / 'killed'}", f"data.cache={tmp_path / 'cache'}")
     assert column(tmp_path / "killed", "val/mse") == one
-    run("evaluate.py", folder, f"run={tmp_path / 'killed'}", "trust=true")
+    run("evaluate.py", folder, f"run={tmp_path / 'killed'}", f"data.cache={tmp_path / 'cache'}")
 
 
 def test_help_names_the_groups(tmp_path: Path) -> None:
@@ -342,4 +354,4 @@ def test_help_names_the_groups(tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=tmp_path, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "data.root=None must be a folder of pictures" in done.stderr
+    assert "data=images needs data.root=<a folder of pictures" in done.stderr

@@ -44,7 +44,7 @@ OF_CLASSES = re.compile(
     r"network\.(en|de)coder|(callbacks|logger)\.\w+|(corruption|optimizer|scheduler)"
 ).fullmatch
 OF_A_CLASS = re.compile(r"\w+(\.\w+)*\.[A-Z]\w*").fullmatch
-RESUMABLE_KEYS = ("data.root", "data.eval_batch_size")
+RESUMABLE_KEYS = ("data.root", "data.input_root", "data.cache", "data.eval_batch_size")
 
 
 # ---- the command line --------------------------------------------------------------------------------------
@@ -289,8 +289,10 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
     config = untrusted.read_config(run / CONFIG, trust, trusting)
-    if not trust and config.init is not None:
+    if not trust:
         config.init = None
+        if "cache" in config.data:
+            config.data.cache = None
     root = config.data.get("root")
     fetched = config.data._target_ != "autoencoders.data.ImageFolder"  # which is all about the user's own
     if fetched and isinstance(root, str) and not trust and not _has_data(Path(root)):

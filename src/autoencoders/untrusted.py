@@ -34,6 +34,8 @@ PLACE = re.compile(
     r"(^|[._])(root|dir|dirpath|path|file|filename|uri|url|host|init|registry|cache)(\[\d+\])*$",
     re.IGNORECASE,
 )
+# Places that are nevertheless no reason to refuse a run: see `runs.read_run` and `runs.check_init`.
+NOT_FOLLOWED = ("data.root", "data.input_root", "data.cache", "init")
 LARGEST = 2**17  # bytes of a YAML file: a run's have some thousands, and a million take a minute to parse
 DEEPEST = 50  # levels of it, likewise
 STARTS = (
@@ -155,8 +157,7 @@ def _needs_trust(key: str, value: Any) -> str | None:
         return "is more than another key's value"
     if key.startswith("logger.") and value not in (None, [], {}) and not OF_LOGGERS.fullmatch(key):
         return "says where to log"
-    # init is what a trained run no longer needs: see `runs.check_init`.
-    if isinstance(value, str) and PLACE.search(key) and key not in ("data.root", "data.input_root", "init"):
+    if isinstance(value, str) and PLACE.search(key) and key not in NOT_FOLLOWED:
         return "leads out of the run's folder"
     return None
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from autoencoders.data.pictures import Bytes, Unreadable, no_bomb_warnings
 from autoencoders.errors import UserError, is_main_process, one_line
 
+SPLITS = ("train", "val", "test")
 AT_ONCE = 256  # pictures that are decoded before they are written
 VERSION = 1  # of the format
 
@@ -159,17 +160,16 @@ def open_split(folder: Path, split: str, channels: Sequence[int]) -> Split:
 
 
 @cache  # once in a process
-def say_what_was_left_out(folder: Path) -> None:
-    """One line on the pictures that could not be read."""
-    bad = json.loads((folder / "index.json").read_text())["unreadable"]
+def say_what_there_is(folder: Path) -> None:
+    """One line on how many pictures there are, and one on those that could not be read."""
+    index = json.loads((folder / "index.json").read_text())
+    bad, counts = index["unreadable"], [len(index["splits"][name]["names"]) for name in SPLITS]
+    if is_main_process():
+        print("pictures: {:,} to train on, {:,} to validate, {:,} to test".format(*counts), flush=True)
     if bad and is_main_process():
         some = "; ".join(f"{name}: {why}" for name, why in bad[:3])
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-        print(
-            one_line(
-                f"left out {len(bad)} unreadable pictures (all in {folder / 'index.json'}): {some}{more}"
-            )
-        )
+        print(one_line(f"left out, as unreadable: {len(bad)} (all in {folder / 'index.json'}): {some}{more}"))
 
 
 def _file(split: str, part: int) -> str:

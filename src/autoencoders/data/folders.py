@@ -12,13 +12,12 @@ from torch import Tensor
 
 from autoencoders import checks
 from autoencoders.data import cache, pictures
-from autoencoders.data.cache import Item
+from autoencoders.data.cache import SPLITS, Item
 from autoencoders.data.modules import ImageDataModule, binarized, default_root
 from autoencoders.data.pairs import Images, RawBatch
 from autoencoders.errors import UserError
 from autoencoders.randomness import Randomness, Stream
 
-SPLITS = ("train", "val", "test")
 NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of their folders
 HELD_OUT = 0.1  # of the pictures, for a split that has no folder of its own
 MOST_HELD_OUT = {"val": 5000, "test": 10_000}
@@ -65,8 +64,6 @@ class ImageFolder(ImageDataModule):
         cache: str | Path | None = None,
         **options: Any,
     ) -> None:
-        if root is None:
-            raise ValueError("root=None must be a folder of pictures, or a file of arrays")
         checks.choice("fit", fit, pictures.FITS)
         checks.boolean("strict", strict)
         if channels is not None:
@@ -78,9 +75,10 @@ class ImageFolder(ImageDataModule):
                 checks.integer(name, value, 1, 10**6)
         self.fit, self.strict, self.held_out = fit, strict, {"val": validation_size, "test": test_size}
         self.cache = Path(cache) if cache is not None else default_root() / "cache"
-        self._clean = self._opened(Path(root), "root")
-        self._measured = None if input_root is None else self._opened(Path(input_root), "input_root")
-        self.measured = self._measured is not None
+        self.measured, self._roots = input_root is not None, (root, input_root)
+        gone = root is None or not (Path(root).exists() or isinstance(self, SamplePhotos))
+        if not (gone and channels and size):  # as of an exported run, whose shapes are known without pictures
+            self._open()
         self.channels = channels or (3 if self._clean.in_colour() else 1)
         if size is not None:
             height = width = size
@@ -90,11 +88,11 @@ class ImageFolder(ImageDataModule):
             raise ValueError("size=None must be the side of the images, as pictures of a folder may differ")
         # Of each module its own, where others have one for all.
         self.image_shape = (self.channels, height, width)  # type: ignore[misc]
-        self.classes = self._clean.classes  # type: ignore[misc]
         self._side = size
-        if self._measured and options.get("input") is None and not self._measured.in_colour():
+        gray_input = self._measured is not None and not self._measured.in_colour()
+        if gray_input and options.get("input") is None:
             options["input"] = "gray"
-        super().__init__(root, size=size, validation_size=validation_size or 1, **options)
+        super().__init__(root or "pictures", size=size, validation_size=validation_size or 1, **options)
         self._input_channels = self.input_shape[0]
         if fit == "patches" and self.corrupt_once:
             raise ValueError("corrupt_once=True does not go with fit=patches, whose patches are always new")
@@ -103,8 +101,13 @@ class ImageFolder(ImageDataModule):
         if self.measured and self.binarize:
             raise ValueError("binarize=True does not go with input_root")
 
+    _clean: "Folder | Arrays"
+    _measured: "Folder | Arrays | None" = None
+
     def prepare_data(self) -> None:
         """Decodes what is not in the cache yet."""
+        if not hasattr(self, "_clean"):
+            self._open()
         splits = self._items()
         files = self._clean.files()
         if self._measured:
@@ -116,7 +119,7 @@ class ImageFolder(ImageDataModule):
         }  # fmt: skip
         self._folder = self.cache / cache.key(settings, files)
         cache.prepare(self._folder, splits, str(self.root), self.strict)
-        cache.say_what_was_left_out(self._folder)
+        cache.say_what_there_is(self._folder)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the splits that `stage` needs."""
@@ -127,6 +130,15 @@ class ImageFolder(ImageDataModule):
             self.val = self._split("val", Stream.VALIDATION)
         if stage in ("test", None) and not hasattr(self, "test"):
             self.test = self._split("test", Stream.TEST)
+
+    def _open(self) -> None:
+        """Looks at what there is."""
+        root, input_root = self._roots
+        if root is None:
+            raise UserError("data=images needs data.root=<a folder of pictures, or a file of arrays>")
+        self._clean = self._opened(Path(root), "root")
+        self._measured = None if input_root is None else self._opened(Path(input_root), "input_root")
+        self.classes = self._clean.classes  # type: ignore[misc]
 
     def _opened(self, root: Path, name: str) -> "Folder | Arrays":
         if root.is_dir():
@@ -181,7 +193,10 @@ class ImageFolder(ImageDataModule):
         if isinstance(self._clean, Arrays) and len(self._measured.names) == len(ours):
             return lambda place: place
         if missing := [name for name in ours if name not in theirs]:
-            raise UserError(f"input_root has no picture {missing[0]}, nor {len(missing) - 1} others of root")
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise UserError(
+                f"data.input_root={self._roots[1]} lacks pictures of data.root: {missing[0]}{more}"
+            )
         return lambda place: theirs[ours[place]]
 
     def _split(self, name: str, stream: Stream | None) -> Images:
@@ -229,7 +244,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root, found = root, pictures.find(root)
         if not found:
-            raise UserError(f"{root} has no pictures: {', '.join(pictures.SUFFIXES)} are read")
+            raise UserError(f"data.root={root} has no pictures: {', '.join(pictures.SUFFIXES)} are read")
         folders = {path.parts[0].lower(): path.parts[0] for path in found if len(path.parts) > 1}
         self._folders = {
             split: folders[name] for split, names in NAMES.items() for name in names if name in folders

@@ -97,7 +97,7 @@ def generation(subject: Subject) -> tuple[Scores, dict[str, Tensor]]:
     count = min(SAMPLES, len(subject.data.test))
     priors = prior_codes(subject, count)
     samples = {name: torch.cat(list(subject.decode(codes[:100]))) for name, codes in priors.items()}
-    return scores(subject, priors, count) if subject.has_classes else {}, samples
+    return scores(subject, priors, count) if subject.has_classes and count > 1 else {}, samples
 
 
 def prior_codes(subject: Subject, count: int) -> dict[str, Tensor]:
@@ -158,6 +158,7 @@ def frechet_distance(a: Array, b: Array) -> float:
 
 def prdc(real: Array, fake: Array, k: int) -> dict[str, float]:
     """Precision and recall, density and coverage (Naeem et al. 2020) of features (N, D)."""
+    k = min(k, len(real) - 1, len(fake) - 1)
 
     def radii(points: Array) -> Array:
         return NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)[0][:, -1]

@@ -42,7 +42,9 @@ def export(run: Path, out: Path, trust: bool = False, trusting: str = "", root: 
         best.config.data.root = str(root)
     data = build_data(best.config)
     if not isinstance(best.model, BaseAutoencoder):
-        raise UserError(f"model._target_={best.config.model._target_} is not a BaseAutoencoder, with a code")
+        raise UserError(
+            f"model._target_={best.config.model._target_} has no code: only models with one can be exported"
+        )
     if not isinstance(data, ImageDataModule):
         raise UserError(
             f"data._target_={best.config.data._target_} is not an ImageDataModule, with a test split"

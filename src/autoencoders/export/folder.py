@@ -67,7 +67,7 @@ def write(
         "target_shape": list(model.target_shape),
         "code_dim": model.code_dim,
         "classes": list(classes),
-        "config": portable(config),
+        "config": portable(config, model),
         "sha256": {WEIGHTS: digest},
         "versions": dict(versions),
     }
@@ -75,7 +75,7 @@ def write(
     return digest
 
 
-def portable(config: DictConfig) -> dict[str, Any]:
+def portable(config: DictConfig, model: Any) -> dict[str, Any]:
     """What others need of a run's config, resolved and without secrets and the place of the data.
 
     A part that stands in another one, as the network in the model, stays a reference to it: a class is known
@@ -92,9 +92,13 @@ def portable(config: DictConfig) -> dict[str, Any]:
         return value
 
     content: dict[str, Any] = referring(raw, kept)
-    if content["data"].get("root") is not None:
-        content["data"]["root"] = None
-    return content
+    data = content["data"]
+    if "channels" in data:  # which are found from the pictures, that others don't have
+        (inputs, *_), (data["channels"], *_) = model.input_shape, model.target_shape
+        data["input"] = "gray" if inputs == 1 and data["channels"] == 3 else data["input"]
+    if data.get("input_root") is not None:
+        data["input_root"] = "measured"
+    return {**content, "data": {**data, **{name: None for name in ("root", "cache") if name in data}}}
 
 
 # ---- reading -----------------------------------------------------------------------------------------------

@@ -14,7 +14,15 @@ from autoencoders.errors import UserError, one_line
 from autoencoders.export.checking import ERROR_TOLERANCE, TRAINING_TOLERANCE, Checked
 
 # Of a command: where something is on one machine, which is no part of the recipe.
-OF_A_PLACE = ("hydra.run.dir=", "hydra.sweep.dir=", "data.root=", "logger", "trust=")
+OF_A_PLACE = (
+    "hydra.run.dir=",
+    "hydra.sweep.dir=",
+    "data.root=",
+    "logger",
+    "trust=",
+    "data.cache=",
+    "data.input_root=",
+)
 LARGEST_FIGURE = 2**25  # bytes
 
 
