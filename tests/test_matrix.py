@@ -86,8 +86,8 @@ def test_networks_with_and_without_a_code(model: str, network: str, composed: Co
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 @pytest.mark.parametrize("more", ["", "optimizer=sgd scheduler=cosine"])
-def test_every_experiment_composes(experiment: str, more: str, composed: Compose) -> None:
-    cfg = composed(f"experiment={experiment}", *more.split())
+def test_every_experiment_composes(experiment: str, more: str) -> None:
+    cfg = config.compose_conf([f"experiment={experiment}", *more.split()])
     module = training.build_data(cfg)
     training.build_model(cfg, module).check_data(module)
 
