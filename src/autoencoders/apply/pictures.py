@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from autoencoders.data.pictures import SUFFIXES
 from autoencoders.errors import UserError
 from autoencoders.files import atomic_write
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # Pillow's other readers are not for strangers' files
 SAVING: dict[str, dict[str, Any]] = {
     "PNG": {},

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,21 @@ def key(settings: Mapping[str, Any], files: Mapping[str, Path]) -> str:
     return hashed.hexdigest()[:20]
 
 
-def prepare(folder: Path, splits: Mapping[str, Sequence[Item]], what: str, strict: bool) -> None:
+def prepare(
+    folder: Path, splits: Callable[[], Mapping[str, Sequence[Item]]], what: str, strict: bool
+) -> None:
     """Makes the cache if it isn't there; another process that makes it is waited for. Unreadable pictures are
     counted, named and left out.
+
+    Args:
+        splits: gives what is to be decoded, where it has to be.
 
     Raises:
         UserError: a picture is unreadable and `strict` says to refuse that, or there is no space.
     """
     if (folder / "index.json").is_file():
         return
+    items = splits()
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_suffix(".lock"))
     try:
@@ -80,7 +86,7 @@ def prepare(folder: Path, splits: Mapping[str, Sequence[Item]], what: str, stric
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             try:
-                _write(unfinished, splits, what, strict)
+                _write(unfinished, items, what, strict)
                 unfinished.replace(folder)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(folder)) from error
@@ -144,7 +150,7 @@ def open_split(folder: Path, split: str, channels: Sequence[int]) -> Split:
     Args:
         channels: of each part.
     """
-    content = json.loads((folder / "index.json").read_text())["splits"][split]
+    content = _index(folder)["splits"][split]
     opened = Split(content["names"], content["labels"], [tuple(size) for size in content["sizes"]])
     pixels = sum(height * width for height, width in opened.sizes)
     for part, count in enumerate(channels):
@@ -162,7 +168,7 @@ def open_split(folder: Path, split: str, channels: Sequence[int]) -> Split:
 @cache  # once in a process
 def say_what_there_is(folder: Path) -> None:
     """One line on how many pictures there are, and one on those that could not be read."""
-    index = json.loads((folder / "index.json").read_text())
+    index = _index(folder)
     bad, counts = index["unreadable"], [len(index["splits"][name]["names"]) for name in SPLITS]
     if is_main_process():
         print("pictures: {:,} to train on, {:,} to validate, {:,} to test".format(*counts), flush=True)
@@ -170,6 +176,12 @@ def say_what_there_is(folder: Path) -> None:
         some = "; ".join(f"{name}: {why}" for name, why in bad[:3])
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
         print(one_line(f"left out, as unreadable: {len(bad)} (all in {folder / 'index.json'}): {some}{more}"))
+
+
+@lru_cache(1)  # of 100,000 pictures it has some MB, and each split is opened from it
+def _index(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "index.json").read_text())
+    return content
 
 
 def _file(split: str, part: int) -> str:

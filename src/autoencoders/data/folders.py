@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autoencoders import checks
+from autoencoders.corruption import Identity
 from autoencoders.data import cache, pictures
 from autoencoders.data.cache import SPLITS, Item
 from autoencoders.data.modules import ImageDataModule, binarized, default_root
@@ -96,7 +97,7 @@ class ImageFolder(ImageDataModule):
         self._input_channels = self.input_shape[0]
         if fit == "patches" and self.corrupt_once:
             raise ValueError("corrupt_once=True does not go with fit=patches, whose patches are always new")
-        if self.measured and type(self.corruption).__name__ != "Identity":
+        if self.measured and not isinstance(self.corruption, Identity):
             raise ValueError("input_root has the corrupted images: choose corruption=none")
         if self.measured and self.binarize:
             raise ValueError("binarize=True does not go with input_root")
@@ -106,9 +107,14 @@ class ImageFolder(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Decodes what is not in the cache yet."""
+        _ = self._folder
+
+    @cached_property
+    def _folder(self) -> Path:
+        """That of the cache, once it is there. Once in a process: Lightning asks before each of its stages,
+        and looking at all files takes a while."""
         if not hasattr(self, "_clean"):
             self._open()
-        splits = self._items()
         files = self._clean.files()
         if self._measured:
             files |= {f"input {name}": path for name, path in self._measured.files().items()}
@@ -117,14 +123,13 @@ class ImageFolder(ImageDataModule):
             "input": self._input_channels if self._measured else None, "classes": self._classes_trained_on(),
             "strict": self.strict,
         }  # fmt: skip
-        self._folder = self.cache / cache.key(settings, files)
-        cache.prepare(self._folder, splits, str(self.root), self.strict)
-        cache.say_what_there_is(self._folder)
+        folder = self.cache / cache.key(settings, files)
+        cache.prepare(folder, self._items, str(self.root), self.strict)
+        cache.say_what_there_is(folder)
+        return folder
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the splits that `stage` needs."""
-        if not hasattr(self, "_folder"):
-            self.prepare_data()
         if stage in ("fit", "validate", None) and not hasattr(self, "val"):
             self.train = self._split("train", Stream.TRAIN if self.corrupt_once else None)
             self.val = self._split("val", Stream.VALIDATION)

@@ -18,6 +18,7 @@ from torch.optim.optimizer import Optimizer
 from torchmetrics import MeanMetric
 
 from autoencoders import checks, losses
+from autoencoders.corruption import Identity
 from autoencoders.data.pairs import Batch
 from autoencoders.errors import UserError
 from autoencoders.metrics import reconstruction_metrics, squared_error
@@ -29,6 +30,11 @@ from autoencoders.schedulers import warmup_cosine
 ADAMW = partial(torch.optim.AdamW, lr=1.2e-2, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 # What a scheduler may call the number of steps that it is to end after.
 LENGTHS = ("total_steps", "T_max")
+
+
+def is_unchanged(data: LightningDataModule) -> bool:
+    """Whether x̃ is x: there is no corruption, and no x̃ was measured."""
+    return isinstance(getattr(data, "corruption", None), Identity) and not getattr(data, "measured", False)
 
 
 class BaseModel(LightningModule):

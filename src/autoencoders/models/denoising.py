@@ -5,10 +5,9 @@ from typing import ClassVar
 from lightning import LightningDataModule
 from torch import Tensor
 
-from autoencoders.corruption import Identity
 from autoencoders.data.pairs import Batch
 from autoencoders.metrics import psnr
-from autoencoders.models.base import BaseAutoencoder
+from autoencoders.models.base import BaseAutoencoder, is_unchanged
 
 
 class DenoisingAutoencoder(BaseAutoencoder):
@@ -23,7 +22,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
     def check_data(self, data: LightningDataModule) -> None:
         """Also for data without a corruption."""
         super().check_data(data)
-        if isinstance(getattr(data, "corruption", None), Identity) and not getattr(data, "measured", False):
+        if is_unchanged(data):
             raise ValueError(
                 "corruption=none leaves model=denoising nothing to denoise: choose a corruption, such as "
                 "corruption=gaussian, or model=autoencoder"

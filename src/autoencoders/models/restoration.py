@@ -11,10 +11,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 
 from autoencoders import losses
-from autoencoders.corruption import Identity
 from autoencoders.data.pairs import Batch
 from autoencoders.metrics import psnr
-from autoencoders.models.base import ADAMW, BaseModel, of_part
+from autoencoders.models.base import ADAMW, BaseModel, is_unchanged, of_part
 from autoencoders.networks import RestorationNetwork, Shape, UNet
 
 
@@ -66,10 +65,7 @@ class Restoration(BaseModel):
     def check_data(self, data: LightningDataModule) -> None:
         """Also for data whose images are what they should become."""
         super().check_data(data)
-        unchanged = isinstance(getattr(data, "corruption", None), Identity) and not getattr(
-            data, "measured", False
-        )
-        if unchanged and self.input_shape == self.target_shape:
+        if is_unchanged(data) and self.input_shape == self.target_shape:
             raise ValueError(
                 "corruption=none leaves model=restoration nothing to restore: choose a corruption, such as "
                 "corruption=gaussian, or data=cifar10_gray"
