@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from autoencoders import training
 from autoencoders.corruption import Gaussian
 from autoencoders.data import ImageDataModule
-from autoencoders.data.pairs import Batch
+from autoencoders.data.pairs import Batch, to_float
 from autoencoders.evaluation import (
     colour,
     evaluate,
@@ -36,6 +36,7 @@ from autoencoders.evaluation import (
 from autoencoders.evaluation import subject as limits
 from autoencoders.evaluation.restoration import Restorers
 from autoencoders.evaluation.subject import Subject, averaged, main_directions
+from autoencoders.metrics import squared_error
 from autoencoders.models import VAE, Autoencoder, LinearAutoencoder
 from autoencoders.networks import MLP
 from autoencoders.randomness import Randomness
@@ -355,6 +356,22 @@ def test_images_without_classes_have_the_scores_that_need_none(capsys: pytest.Ca
     explorer = report.explorer(it)
     assert json.loads(explorer["data"])["classes"] == []
     assert not explorer["coloured"]
+
+
+def test_classes_left_out_of_training_are_anomalies() -> None:
+    data = Blobs((1, 8, 8), ("a", "b", "c"), without=[0])
+    model = model_for(data, 2)
+    scores, _, _ = evaluate(model, data, images=4, bound=(3, 20))
+    errors = squared_error(model(to_float(data.test.images)), to_float(data.test.images))
+    known = data.test.labels != 0
+    pairs = (errors[~known][:, None] > errors[known]).double().mean()  # what the area under the curve is
+    assert scores["anomalies"]["model"]["roc_auc"] == pytest.approx(float(pairs), abs=1e-6)
+    assert set(scores["anomalies"]) == {"model", "PCA 2", "mean image"}
+    assert set(scores["anomalies"]["model"]) == {"roc_auc", "pr_auc"}
+    assert 0 < known.sum() < len(known)
+    assert "clustering" not in scores
+    everything = Blobs((1, 8, 8), ("a", "b", "c"))
+    assert "anomalies" not in evaluate(model_for(everything, 2), everything, images=4, bound=(3, 20))[0]
 
 
 def test_many_large_images_are_restored_in_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,12 @@ def entries() -> dict[str, dict[str, Any]]:
     return content
 
 
+def runs_of(entry: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The overrides of each of its runs, and those of their evaluations."""
+    commands = [" ".join(f"{entry['command']} {more}".split()) for more in entry.get("each", [""])]
+    return commands, entry.get("evaluate", "")
+
+
 def measure(command: str, evaluate: str, seed: int, folder: Path) -> tuple[dict[str, Any], float]:
     """The scores of one run, and the seconds that its training took as a process."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -73,6 +79,8 @@ def table(measured: Measured) -> str:
             *([f"ours: {entry['differs']}"] if "differs" in entry else []),
         ]
         said = " ".join(entry["command"].split())
+        if "each" in entry:
+            said += f" {entry['each'][0]}` … `{entry['each'][-1]}"
         if "evaluate" in entry:
             said += f"`, scored with `{entry['evaluate']}"
         lines.append(
@@ -129,16 +137,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := set(chosen.entries) - set(ledger):
         parser.error(f"no entry {', '.join(sorted(unknown))}: there are {', '.join(ledger)}")
     names = [n for n in chosen.entries or ledger if ledger[n]["quick"] or not chosen.quick]
-    runs = {(ledger[n]["command"], ledger[n].get("evaluate", "")): n for n in reversed(names)}
-    for (command, evaluate), first in reversed(runs.items()):
+    for first in names:
+        if any(runs_of(ledger[first]) == runs_of(ledger[name]) for name in names[: names.index(first)]):
+            continue  # one run may answer several entries
+        commands, evaluate = runs_of(ledger[first])
         for seed in chosen.seeds:
-            scores, seconds = measure(
-                command, evaluate, seed, REPOSITORY / "runs" / "ledger" / f"{first}-{seed}"
-            )
+            folders = [
+                REPOSITORY / "runs" / "ledger" / f"{first}-{seed}" / str(i) for i in range(len(commands))
+            ]
+            done = [measure(c, evaluate, seed, f) for c, f in zip(commands, folders, strict=True)]
             measured = _known()  # read now: another process may have added its own
-            for name, entry in ledger.items():  # one run may answer several entries
-                if (entry["command"], entry.get("evaluate", "")) == (command, evaluate):
-                    result = {"value": value_of(entry, scores), "seconds": seconds}
+            for name, entry in ledger.items():
+                if runs_of(entry) == (commands, evaluate):
+                    value = mean(value_of(entry, scores) for scores, _ in done)
+                    result = {"value": value, "seconds": sum(seconds for _, seconds in done)}
                     measured.setdefault(name, {})[str(seed)] = result
             write_json(MEASURED, measured)
     measured = _known()

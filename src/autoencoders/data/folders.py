@@ -154,7 +154,7 @@ class ImageFolder(ImageDataModule):
         raise UserError(f"data.{name}={root} is neither a folder of pictures nor a file ({kinds})")
 
     def _classes_trained_on(self) -> list[int]:
-        return [label for label in range(len(self.classes)) if self._trained_on(label)]
+        return [label for label in range(len(self.classes)) if self.is_trained_on(label)]
 
     def _items(self) -> dict[str, list[Item]]:
         """What is to be decoded, by split; training pictures in random order, so that the first of them are
@@ -174,7 +174,7 @@ class ImageFolder(ImageDataModule):
                 there[split], train = train[:count], train[count:]
         there["train"] = train
         for split in ("train", "val"):
-            there[split] = [place for place in there[split] if self._trained_on(self._clean.labels[place])]
+            there[split] = [place for place in there[split] if self.is_trained_on(self._clean.labels[place])]
         if few := [split for split in SPLITS if not there[split]]:
             raise UserError(
                 f"{self.root} has {len(self._clean.names)} pictures, which leave none for {few[0]}: "

@@ -159,7 +159,7 @@ class ImageDataModule(LightningDataModule):
             images, labels = self._read(train=True)
             order = Randomness(Stream.SPLIT, rows=1).permutation(len(images))
             if self.only or self.without:
-                order = order[torch.tensor([self._trained_on(int(label)) for label in labels[order]])]
+                order = order[torch.tensor([self.is_trained_on(int(label)) for label in labels[order]])]
             train, val = order[self.validation_size :], order[: self.validation_size]
             if not len(train):
                 raise UserError(
@@ -194,7 +194,7 @@ class ImageDataModule(LightningDataModule):
             )
         return limit
 
-    def _trained_on(self, label: int) -> bool:
+    def is_trained_on(self, label: int) -> bool:
         """Whether images of a class are for training and validation."""
         return (not self.only or label in self.only) and label not in self.without
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from autoencoders import figures, runs, untrusted
 from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
-from autoencoders.evaluation import colour, generation, latent, report, representation, restoration
+from autoencoders.evaluation import anomalies, colour, generation, latent, report, representation, restoration
 from autoencoders.evaluation.subject import Scores, Subject, waiting
 from autoencoders.files import write_json
 from autoencoders.loggers import log_evaluation
@@ -32,6 +32,7 @@ OF_SOME_MODELS: dict[str, Group] = {  # of those whose `evaluations` name them
 }
 EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the report
     **BY_LABELS,
+    "anomalies": anomalies.anomalies,
     **OF_SOME_MODELS,
     "reconstruction": restoration.reconstruction,
     "latent space": latent.latent_space,
@@ -127,6 +128,9 @@ def groups_of(subject: Subject, bound: tuple[int, int]) -> dict[str, Group]:
             f"there are {', '.join(OF_SOME_MODELS)}"
         )
     has_code = subject.model.has_code
+    of_classes: dict[str, Group] = {}
+    if subject.data.classes and 0 < subject.of_known_class.sum() < len(subject.data.test):
+        of_classes = {"anomalies": anomalies.anomalies}
     by_labels = BY_LABELS if has_code and subject.has_classes else {}
     of_code: dict[str, Group] = {"latent space": latent.latent_space} if has_code else {}
     samples, images = bound
@@ -134,7 +138,7 @@ def groups_of(subject: Subject, bound: tuple[int, int]) -> dict[str, Group]:
         **OF_SOME_MODELS,
         "likelihood": partial(latent.likelihood, samples=samples, images=images),
     }
-    return {**by_labels, **of_code, **{name: of_some[name] for name in names}}
+    return {**by_labels, **of_classes, **of_code, **{name: of_some[name] for name in names}}
 
 
 def spectrum(subject: Subject) -> Figure:

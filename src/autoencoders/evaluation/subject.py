@@ -68,6 +68,12 @@ class Subject:
         trained on."""
         return bool(self.data.classes) and not self.data.only and not self.data.without
 
+    @cached_property
+    def of_known_class(self) -> NDArray[np.bool_]:
+        """Whether each test image is of a class that was trained on (N,)."""
+        known = [self.data.is_trained_on(label) for label in range(len(self.data.classes))]
+        return np.array(known, bool)[self.test_labels]
+
     def every(self, most: int) -> int:
         """k, if every k-th test image is to be looked at so that these have at most `most` numbers."""
         return -(-len(self.data.test) * self.inputs // most)
