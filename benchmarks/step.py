@@ -86,7 +86,7 @@ def bare_loop(model: BaseAutoencoder, pairs: Iterable[Batch], device: str = "cpu
     for pair in pairs:
         optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            loss = model.total({name: term.mean() for name, term in model.loss_terms(pair).items()})
+            loss = model.total({name: term.mean() for name, term in model.terms(pair).losses.items()})
         loss.backward()
         optimizer.step()
         if device != "cpu":

@@ -22,6 +22,7 @@ from autoencoders.checkpoints import AtomicCheckpointIO
 from autoencoders.errors import UserError, explain
 from autoencoders.metrics import squared_error
 from autoencoders.models import VAE, base
+from autoencoders.models.base import Terms
 
 
 def test_a_non_finite_loss_ends_the_run(composed: Compose, tmp_path: Path) -> None:
@@ -48,13 +49,13 @@ def test_a_validation_image_without_a_number_is_not_left_out(
 def test_the_term_and_the_last_good_checkpoint_are_named(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms = VAE.loss_terms
+    terms = VAE.terms
 
-    def infinite(self: VAE, batch: Any) -> dict[str, torch.Tensor]:
-        found = terms(self, batch)
-        return found | {"kl": found["kl"] / (0 if self.global_step == 7 else 1)}
+    def infinite(self: VAE, batch: Any) -> Terms:
+        found = terms(self, batch).losses
+        return Terms({**found, "kl": found["kl"] / (0 if self.global_step == 7 else 1)})
 
-    monkeypatch.setattr(VAE, "loss_terms", infinite)
+    monkeypatch.setattr(VAE, "terms", infinite)
     with pytest.raises(UserError) as error:
         training.train(composed("network=mlp", "model=vae", "trainer.max_epochs=2", *OFTEN), tmp_path)
     last = tmp_path / "checkpoints" / "last.ckpt"
@@ -104,14 +105,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data_root: Path, tmp_path:
 def test_a_deleted_folder_is_named(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, terms = tmp_path / "run", VAE.loss_terms
+    folder, terms = tmp_path / "run", VAE.terms
 
-    def deleting(self: VAE, batch: Any) -> dict[str, torch.Tensor]:
+    def deleting(self: VAE, batch: Any) -> Terms:
         if self.global_step == 3 and folder.is_dir():
             shutil.rmtree(folder)
         return terms(self, batch)
 
-    monkeypatch.setattr(VAE, "loss_terms", deleting)
+    monkeypatch.setattr(VAE, "terms", deleting)
     with pytest.raises(OSError, match="No such file") as error:
         training.train(composed("network=mlp", "model=vae"), folder)
     assert explain(error.value) == f"{folder / 'metrics.csv'}: No such file or directory"

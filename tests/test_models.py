@@ -26,7 +26,8 @@ from autoencoders.models import (
     LinearAutoencoder,
     Restoration,
 )
-from autoencoders.networks import MLP, Conv, UNet
+from autoencoders.models.base import Coded
+from autoencoders.networks import MLP, Conv, ResNet, UNet
 from autoencoders.randomness import Randomness
 
 
@@ -74,7 +75,7 @@ def test_pca_is_the_linear_autoencoder_s_optimum(composed: Compose) -> None:
 def test_the_objective_is_the_squared_error_plus_a_constant(composed: Compose) -> None:
     model = build(composed, "model=autoencoder", "model.code_dim=4")
     images = torch.rand(5, 1, 28, 28)
-    terms = model.loss_terms(batch(images))
+    terms = model.terms(batch(images)).losses
     assert list(terms) == ["nll"]
     squared = (model(images) - images).square().flatten(1).sum(1)
     torch.testing.assert_close(terms["nll"], squared + 392 * math.log(math.pi))
@@ -84,7 +85,7 @@ def test_vae_terms_are_the_elbo(composed: Compose) -> None:
     model = build(composed, "model=vae", "model.code_dim=4", "model.beta=2.0")
     assert isinstance(model, VAE)
     images = torch.rand(5, 1, 28, 28).round()
-    terms = model.loss_terms(batch(images))
+    terms = model.terms(batch(images)).losses
     mean, log_variance = model.posterior(images)
     posterior = D.Normal(mean, (0.5 * log_variance).exp())
     kl = D.kl_divergence(posterior, D.Normal(0.0, 1.0)).sum(1)
@@ -147,7 +148,7 @@ def test_restoration_gives_pixels_and_its_loss_is_of_what_it_gives(
     model = build(composed, "model=restoration", f"model.likelihood={likelihood}")
     clean, far = torch.rand(4, 1, 28, 28), 4 * torch.rand(4, 1, 28, 28) - 2
     restored = model(far)
-    nll = model.loss_terms(batch(clean, far))["nll"]
+    nll = model.terms(batch(clean, far)).losses["nll"]
     if likelihood == "gaussian":  # a new network changes nothing
         torch.testing.assert_close(restored, far.clamp(0, 1))
         torch.testing.assert_close(nll, (far - clean).square().flatten(1).sum(1) + 392 * math.log(math.pi))
@@ -304,14 +305,42 @@ def test_a_run_ends_with_a_best_model(
 
 def test_a_term_that_is_not_one_value_an_image_is_named() -> None:
     class Mine(Autoencoder):
-        def code_and_penalties(
-            self, corrupted: Tensor, noise: Randomness
-        ) -> tuple[Tensor, dict[str, Tensor]]:
-            code = self.encode(corrupted)
-            return code, {"l1": code.abs().sum()}
+        def coded(self, batch: Batch) -> Coded:
+            code = self.encode(batch.corrupted)
+            return Coded(code, {"l1": code.abs()})
 
-    with pytest.raises(UserError, match=r"the term l1 must be one value per image, \(5,\), not \(\)"):
+    said = r"the term l1 must be one value per image, \(5,\), or one of the whole batch, \(\), not \(5, 16\)"
+    with pytest.raises(UserError, match=said):
         Mine().training_step(batch(torch.rand(5, 1, 28, 28)), 0)
+
+
+def test_penalties_are_added_and_monitors_are_only_logged(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def coded(self: Autoencoder, batch: Batch) -> Coded:
+        code = self.encode(batch.corrupted)
+        return Coded(code, {"two": torch.tensor(2.0)}, {"three": torch.tensor(3.0)})
+
+    monkeypatch.setattr(Autoencoder, "coded", coded)
+    training.train(composed("network=mlp", "trainer.max_epochs=1", "trainer.log_every_n_steps=1"), tmp_path)
+    assert set(column(tmp_path, "train/two")) == {2.0}
+    assert set(column(tmp_path, "train/three")) == {3.0}
+    assert column(tmp_path, "val/three") == [3.0]
+    assert column(tmp_path, "val/loss")[0] == pytest.approx(column(tmp_path, "val/nll")[0] + 2)
+
+
+def test_a_code_may_have_places() -> None:
+    model = VAE(network=ResNet(widths=(4, 8, 8), depth=1, hidden=4), code_dim=32)
+    images = torch.rand(3, 1, 28, 28)
+    assert (model.code_shape, model.code_dim) == ((2, 4, 4), 32)
+    code = model.encode(images)
+    assert code.shape == (3, 2, 4, 4)
+    torch.testing.assert_close(model.decode(code.flatten(1)), model.decode(code))
+    assert model.decode(code).shape == images.shape
+    assert model.terms(batch(images)).losses["kl"].shape == (3,)
+    assert model.sample(4, seed=0).shape == (4, 1, 28, 28)
+    with pytest.raises(ValueError, match=r"code_dim=30 must be a multiple of 16: .* 4 x 4 places"):
+        VAE(network=ResNet(), code_dim=30)
 
 
 def test_a_network_that_is_none_is_named() -> None:

@@ -125,7 +125,9 @@ def test_own_modules_work_in_every_model(model: str, data: str, decoder: str, co
     autoencoder.check_data(module)
     module.setup("fit")
     batch = module.pair(next(iter(module.train_dataloader())), training=True)
-    autoencoder.total({name: term.mean() for name, term in autoencoder.loss_terms(batch).items()}).backward()
+    autoencoder.total(
+        {name: term.mean() for name, term in autoencoder.terms(batch).losses.items()}
+    ).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in autoencoder.parameters())
     reconstruction = autoencoder(batch.corrupted)
     assert reconstruction.shape == batch.clean.shape
@@ -254,7 +256,7 @@ def test_pixels_are_not_squashed_again(likelihood: str) -> None:
     assert torch.equal(pixels.decode(codes := torch.randn(6, 4)), pixels.decoder(codes))
     torch.testing.assert_close(pixels(images), logits(images))
     batch = Batch(images, images, torch.zeros(6), Randomness(0, rows=6))
-    losses = [model.loss_terms(batch)["nll"] for model in models]
+    losses = [model.terms(batch).losses["nll"] for model in models]
     torch.testing.assert_close(losses[0], losses[1])
     slopes = [
         torch.autograd.grad(loss.mean(), list(model.parameters()))
@@ -276,7 +278,7 @@ def test_pixels_are_learnt_as_well_as_logits(likelihood: str, dtype: torch.dtype
         optimizer, losses = torch.optim.Adam(model.parameters(), 1e-2), []
         for _ in range(60):
             with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                loss = model.loss_terms(batch)["nll"].mean()
+                loss = model.terms(batch).losses["nll"].mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -212,7 +212,7 @@ def draw_all(model: BaseModel, data: ImageDataModule, images: Images, count: int
     if model.code_dim == 2:
         count = min(SCATTERED, MOST_SCATTERED // images.images.shape[1:].numel())
         batch = data.first(images, count, model.device)
-        codes = torch.cat([model.encode(part).float() for part in batch.corrupted.split(500)])
+        codes = torch.cat([model.encode(part).float().flatten(1) for part in batch.corrupted.split(500)])
         drawn["latent_scatter"] = latent_scatter(codes, batch.labels, data.classes)
         drawn["manifold"] = manifold(codes, model.decode)
     if (prior := model.prior_codes(100, seed=0)) is not None:

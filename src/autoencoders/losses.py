@@ -70,11 +70,12 @@ SMALLEST = 1e-6  # float32 can still tell 1 - 1e-6 from 1
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) of (B, D), (B,) nats (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) of (B, ...), (B,) nats (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
 
 
 def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-    """A sample h = μ + σ ε of N(mean, exp(log_variance)), for standard normal noise ε; all (B, D) (Kingma &
+    """A sample h = μ + σ ε of N(mean, exp(log_variance)), for standard normal noise ε; all of one
+    shape (Kingma &
     Welling 2014, §2.4)."""
     return mean + (0.5 * log_variance).exp() * noise

@@ -1,8 +1,9 @@
 """Encoders and decoders: linear, fully connected, convolutional, or your own; and a U-Net, which has no code.
 
-An encoder maps images (B, C, H, W) to features (B, F); a decoder maps codes (B, D) to images (B, C, H, W),
-without a squashing function at the end: the likelihood makes pixels of its output. A decoder mirrors its
-encoder. A restorer maps images to images of the same size.
+An encoder maps images (B, C, H, W) to features (B, F), or (B, F / (h w), h, w) where a code has places; a
+decoder maps codes (B, *code_shape) to images (B, C, H, W), without a squashing function at the end: the
+likelihood makes pixels of its output. A decoder mirrors its encoder. A restorer maps images to images of the
+same size.
 """
 
 import inspect
@@ -26,7 +27,10 @@ WIDEST = 65536  # units or channels of a layer
 
 class Network(Protocol):
     """Builds the encoder and the decoder of a model. A decoder with a true attribute `gives_pixels` ends in
-    pixels in [0, 1] rather than in logits, and is not squashed again."""
+    pixels in [0, 1] rather than in logits, and is not squashed again.
+
+    A network whose codes are (C, h, w) says so by a method `code_shape(input_shape, code_dim)`.
+    """
 
     def encoder(self, input_shape: Shape, features: int) -> nn.Module:
         """Images (B, *input_shape) to (B, features)."""
@@ -137,16 +141,95 @@ class Conv:
 
     def _sizes(self, shape: Shape) -> tuple[list[int], list[int]]:
         """Channels and sides of the images between the convolutions, from the image to the code."""
-        depth, height, width = shape
-        if height != width or height % self.patch:
-            raise ValueError(
-                f"patch={self.patch} must divide the side of a square image, not one of {height} x {width}: "
-                "use network=mlp, or resize the images with data.size=32"
-            )
-        sides = [height // self.patch]
+        depth, sides = shape[0], [_patches(shape, self.patch)]
         for _ in self.channels:
             sides.append((sides[-1] + 1) // 2)
         return [depth * self.patch**2, *self.channels], sides
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """Residual convolutions (He et al. 2016) at several resolutions, each half the one before. Its code keeps
+    its places, (C, h, w) at the coarsest of them, without any fully connected layer.
+
+    Args:
+        patch: side of the patches of pixels that the image is first cut into, 1..32, as for `Conv`.
+        widths: channels at each resolution, from the finest to the coarsest, 1..65536.
+        depth: residual blocks at the coarsest resolution, 0..100.
+        hidden: channels within a residual block, 1..65536.
+        norm: as for `MLP`.
+    """
+
+    patch: int = 2
+    widths: Sequence[int] = (64, 128, 128)
+    depth: int = 2
+    hidden: int = 64
+    norm: bool = True
+
+    def __post_init__(self) -> None:
+        checks.integer("patch", self.patch, at_least=1, at_most=32)
+        checks.integers("widths", self.widths, at_least=1, at_most=WIDEST)
+        if not self.widths:
+            raise ValueError("widths=[] must have at least one number")
+        checks.integer("depth", self.depth, at_least=0, at_most=100)
+        checks.integer("hidden", self.hidden, at_least=1, at_most=WIDEST)
+        checks.boolean("norm", self.norm)
+
+    def code_shape(self, input_shape: Shape, code_dim: int) -> Shape:
+        """(C, h, w) of a code of so many numbers."""
+        side = self._sides(input_shape)[-1]
+        if code_dim % side**2:
+            raise ValueError(
+                f"code_dim={code_dim} must be a multiple of {side**2}: with this network a code has "
+                f"{side} x {side} places"
+            )
+        return code_dim // side**2, side, side
+
+    def encoder(self, input_shape: Shape, features: int) -> nn.Module:
+        sides, last = self._sides(input_shape), self.widths[-1]
+        area = input_shape[0] * self.patch**2
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(self.patch),
+            nn.Conv2d(area, self.widths[0], 3, padding=1),
+        ]
+        for (before, after), side in zip(pairwise(self.widths), sides, strict=False):
+            halved = nn.Conv2d(before, after, _kernel(side), stride=2, padding=1)
+            layers += [*_activation(before, self.norm), halved]
+        return nn.Sequential(*layers, *self._blocks(), nn.Conv2d(last, features // sides[-1] ** 2, 1))
+
+    def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
+        sides, last = self._sides(target_shape), self.widths[-1]
+        layers: list[nn.Module] = [nn.Conv2d(code_dim // sides[-1] ** 2, last, 1), *self._blocks()]
+        for (before, after), side in zip(pairwise(self.widths[::-1]), sides[-2::-1], strict=True):
+            doubled = nn.ConvTranspose2d(before, after, _kernel(side), stride=2, padding=1)
+            layers += [doubled, *_activation(after, self.norm)]
+        area = target_shape[0] * self.patch**2
+        return nn.Sequential(
+            *layers, nn.Conv2d(self.widths[0], area, 3, padding=1), nn.PixelShuffle(self.patch)
+        )
+
+    def _sides(self, shape: Shape) -> list[int]:
+        """Of the images at each resolution."""
+        sides = [_patches(shape, self.patch)]
+        for _ in self.widths[1:]:
+            sides.append((sides[-1] + 1) // 2)
+        return sides
+
+    def _blocks(self) -> list[nn.Module]:
+        """Residual blocks, and what follows them."""
+        width = self.widths[-1]
+        blocks: list[nn.Module] = [
+            Residual(
+                nn.Sequential(
+                    *_activation(width, self.norm),
+                    nn.Conv2d(width, self.hidden, 3, padding=1),
+                    *_activation(self.hidden, self.norm),
+                    nn.Conv2d(self.hidden, width, 1),
+                )
+            )
+            for _ in range(self.depth)
+        ]
+        return [*blocks, *_activation(width, self.norm)]
 
 
 @dataclass(frozen=True)
@@ -447,6 +530,21 @@ def _mlp_decoder(
     channels, height, width = shape
     layers = _layers([code_dim, *reversed(hidden), channels * height * width], norm)
     return nn.Sequential(*layers, nn.Unflatten(1, tuple(shape)))
+
+
+def _patches(shape: Shape, patch: int) -> int:
+    """How many patches there are along each side of a square image.
+
+    Raises:
+        ValueError: it isn't square, or not of whole patches.
+    """
+    _, height, width = shape
+    if height != width or height % patch:
+        raise ValueError(
+            f"patch={patch} must divide the side of a square image, not one of {height} x {width}: "
+            "use network=mlp, or resize the images with data.size=32"
+        )
+    return height // patch
 
 
 def _kernel(side: int) -> int:

@@ -48,7 +48,7 @@ class TrainedRun:
         return tuple(self.model.hparams["input_shape"])
 
     def encode(self, images: Images) -> Any:
-        """The codes (N, code_dim) of images; (code_dim,) of one image.
+        """The codes (N, *code_shape) of images; (*code_shape) of one image.
 
         Raises:
             UserError: the model has no code.
@@ -60,7 +60,8 @@ class TrainedRun:
         return _given_back(codes, single, as_numpy)
 
     def decode(self, codes: NDArray[np.floating] | Tensor) -> Any:
-        """The images (N, C, H, W) of codes (N, code_dim), floats in [0, 1]; (C, H, W) of one code.
+        """The images (N, C, H, W) of codes (N, *code_shape) or (N, code_dim), floats in [0, 1]; (C, H, W) of
+        one code.
 
         Raises:
             UserError: the model has no code, or one of another size.
@@ -68,12 +69,14 @@ class TrainedRun:
         self._check_code()
         as_numpy = not isinstance(codes, Tensor)
         tensor = torch.as_tensor(np.array(codes) if as_numpy else codes).float().to(self.model.device)
-        single = tensor.ndim == 1
+        fitting = (self.model.code_shape, (self.model.code_dim,))
+        single = tensor.shape in fitting
         tensor = tensor[None] if single else tensor
-        if tensor.ndim != 2 or tensor.shape[1] != self.model.code_dim:
+        if tensor.shape[1:] not in fitting:
+            shape = ", ".join(map(str, self.model.code_shape))
             raise UserError(
-                f"codes of shape {tuple(np.shape(codes))} don't fit this model: it decodes "
-                f"(N, {self.model.code_dim}), or one code"
+                f"codes of shape {tuple(np.shape(codes))} don't fit this model: it decodes (N, {shape}), or "
+                "one code"
             )
         with torch.inference_mode():
             images = self.model.decode(tensor)

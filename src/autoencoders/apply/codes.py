@@ -44,9 +44,9 @@ def encoded(model: Any, images: Tensor) -> Codes:
     """The codes (B, D) of what a model reads (B, C, H, W)."""
     with torch.inference_mode():
         found = model.encode(images.to(model.device))
-    if not isinstance(found, Tensor) or found.ndim != 2:
+    if not isinstance(found, Tensor) or found.ndim < 2:
         raise UserError("this model has no code of some numbers an image")
-    return found.float().cpu().numpy()
+    return found.float().flatten(1).cpu().numpy()
 
 
 def read_image(model: Any, entry: Entry, picture: Picture, corruption: Corruption | None) -> Tensor:

@@ -117,7 +117,7 @@ def prior_codes(subject: Subject, count: int) -> dict[str, Tensor]:
     drawn["mixture of Gaussians"] = mixed
     priors = {name: torch.from_numpy(places).float() for name, places in drawn.items()}
     own = subject.model.prior_codes(count, seed=0)
-    return priors if own is None else {**priors, "prior": own}
+    return priors if own is None else {**priors, "prior": own.flatten(1)}
 
 
 def scores(subject: Subject, priors: dict[str, Tensor], count: int) -> Scores:

@@ -6,7 +6,7 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 from scipy.linalg import subspace_angles
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import trange
 
 from autoencoders.data.pairs import Batch
@@ -21,10 +21,13 @@ class Variational(Protocol):
     """What a model has whose `evaluations` name "likelihood"."""
 
     likelihood: Likelihood
-    decoder: nn.Module
+
+    def output(self, code: Tensor) -> Tensor:
+        """What defines p_dec(x|h), (B, C, H, W)."""
+        ...
 
     def posterior(self, corrupted: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of p_enc(h|x), (B, code_dim) each."""
+        """Mean and log variance of p_enc(h|x), (B, *code_shape) each."""
         ...
 
 
@@ -59,10 +62,10 @@ def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Score
     for batch in subject.batches(subject.data.test, "likelihood"):
         mean, log_variance = model.posterior(batch.corrupted)
         code = reparameterise(mean, log_variance, batch.noise.normal(*mean.shape))
-        nll = model.likelihood.nll(model.decoder(code).float(), batch.clean)
+        nll = model.likelihood.nll(model.output(code), batch.clean)
         reconstruction += float(nll.double().sum()) / count
         kl += float(kl_to_standard_normal(mean, log_variance).double().sum()) / count
-        means.append(mean.cpu())
+        means.append(mean.flatten(1).cpu())
         if (done := sum(map(len, bounds))) < images:
             first = batch._replace(
                 corrupted=batch.corrupted[: images - done], clean=batch.clean[: images - done]
@@ -87,9 +90,9 @@ def importance_weighted_bound(model: Variational, batch: Batch, samples: int) ->
     for _ in trange(samples, desc="importance weighting", leave=False, disable=None):
         epsilon = noise.normal(*mean.shape)
         code = reparameterise(mean, log_variance, epsilon)
-        log_prior = -0.5 * (code.square() + math.log(2 * math.pi)).sum(1)
-        log_posterior = -0.5 * (epsilon.square() + log_variance + math.log(2 * math.pi)).sum(1)
-        log_likelihood = -model.likelihood.nll(model.decoder(code).float(), batch.clean)
+        log_prior = -0.5 * (code.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+        log_posterior = -0.5 * (epsilon.square() + log_variance + math.log(2 * math.pi)).flatten(1).sum(1)
+        log_likelihood = -model.likelihood.nll(model.output(code), batch.clean)
         weights.append(log_likelihood + log_prior - log_posterior)
     return torch.logsumexp(torch.stack(weights), 0) - math.log(samples)
 
@@ -117,7 +120,7 @@ def interpolations(subject: Subject, pairs: int = 3, steps: int = 10) -> dict[st
     labels, shown = subject.data.test.labels, dict[str, Tensor]()
     first = [int((labels == label).nonzero()[0]) for label in labels.unique()][: 2 * pairs]
     batch = subject.data.first(subject.chosen(torch.tensor(first)), len(first), subject.model.device)
-    codes = subject.model.encode(batch.corrupted).float().cpu()
+    codes = subject.model.encode(batch.corrupted).float().flatten(1).cpu()
     for start in range(0, len(first) - 1, 2):
         names = (subject.data.classes[int(label)] for label in batch.labels[start : start + 2])
         title = " → ".join(names)

@@ -91,9 +91,10 @@ class Subject:
 
     @torch.inference_mode()
     def codes(self, images: Images) -> Array:
-        """(N, code_dim): the codes of what the encoder reads of one split."""
+        """(N, code_dim): the codes of what the encoder reads of one split, their places one after another."""
         parts = [
-            self.model.encode(batch.corrupted).float().cpu() for batch in self.batches(images, "encoding")
+            self.model.encode(batch.corrupted).float().flatten(1).cpu()
+            for batch in self.batches(images, "encoding")
         ]
         return torch.cat(parts).numpy()
 

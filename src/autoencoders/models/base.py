@@ -3,10 +3,11 @@
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from lightning import LightningDataModule, LightningModule
@@ -23,13 +24,31 @@ from autoencoders.data.pairs import Batch
 from autoencoders.errors import UserError
 from autoencoders.metrics import reconstruction_metrics, squared_error
 from autoencoders.networks import Conv, Network, Shape
-from autoencoders.randomness import Randomness
 from autoencoders.schedulers import warmup_cosine
 
 # In runs as short as these, forgetting squared gradients sooner than Adam's usual 0.999 trains further.
 ADAMW = partial(torch.optim.AdamW, lr=1.2e-2, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 # What a scheduler may call the number of steps that it is to end after.
 LENGTHS = ("total_steps", "T_max")
+
+
+NONE: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Coded(NamedTuple):
+    """What an autoencoder makes of a batch in training. Penalties and monitors are one value an image, (B,),
+    or one of the whole batch, ()."""
+
+    code: Tensor  # (B, *code_shape), what the decoder reads
+    penalties: Mapping[str, Tensor] = NONE  # added to the loss, times the model's `weights`
+    monitors: Mapping[str, Tensor] = NONE  # logged, and never added
+
+
+class Terms(NamedTuple):
+    """What a batch costs, (B,) or () each, and what is worth knowing of it."""
+
+    losses: Mapping[str, Tensor]  # before they are weighted; the loss is their sum
+    monitors: Mapping[str, Tensor] = NONE
 
 
 def is_unchanged(data: LightningDataModule) -> bool:
@@ -40,8 +59,8 @@ def is_unchanged(data: LightningDataModule) -> bool:
 class BaseModel(LightningModule):
     """Minimises a loss over pairs (x̃, x) that the data gives, and says what can be done with it.
 
-    A model that has no code, and so nothing to explore or to sample from, overrides `forward` and
-    `loss_terms`; all others are a `BaseAutoencoder`.
+    A model that has no code, and so nothing to explore or to sample from, overrides `forward` and `terms`;
+    all others are a `BaseAutoencoder`.
 
     Args:
         input_shape: (C, H, W) of x̃.
@@ -69,7 +88,8 @@ class BaseModel(LightningModule):
     affine: ClassVar[bool] = False  # whether the decoder is affine in the code
     bounded: ClassVar[bool] = True  # whether a gaussian likelihood's mean is kept in [0, 1]
     any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
-    code_dim: int = 0  # numbers in the code; 0: there is none
+    couples_batch: ClassVar[bool] = False  # whether a term depends on several images, through `gathered`
+    code_shape: tuple[int, ...] = ()  # (D,), or (C, h, w) of a code with places; () if there is none
 
     def __init__(
         self,
@@ -108,12 +128,17 @@ class BaseModel(LightningModule):
     # ---- what it computes ----
 
     @property
+    def code_dim(self) -> int:
+        """Numbers in the code; 0 if there is none."""
+        return math.prod(self.code_shape) if self.code_shape else 0
+
+    @property
     def has_code(self) -> bool:
         """Whether images go through a code, so that `encode` and `decode` do something."""
         return self.code_dim > 0
 
     def encode(self, corrupted: Tensor) -> Tensor:
-        """Images (B, C, H, W) to codes (B, code_dim), without any sampling.
+        """Images (B, C, H, W) to codes (B, *code_shape), without any sampling.
 
         Raises:
             ValueError: there is no code.
@@ -121,7 +146,7 @@ class BaseModel(LightningModule):
         raise ValueError(self._no_code())
 
     def decode(self, code: Tensor) -> Tensor:
-        """Codes (B, code_dim) to images (B, C, H, W).
+        """Codes (B, *code_shape), or (B, code_dim), to images (B, C, H, W).
 
         Raises:
             ValueError: there is no code.
@@ -135,28 +160,50 @@ class BaseModel(LightningModule):
         """The reconstruction r of x̃."""
         raise NotImplementedError
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """What the loss consists of, before it is weighted, (B,) each."""
+    def terms(self, batch: Batch) -> Terms:
+        """What the loss consists of, and what is only logged."""
         raise NotImplementedError
 
     def prior_codes(self, count: int, seed: int) -> Tensor | None:
-        """Codes (count, code_dim) drawn from the model's own prior; None where it has none."""
+        """Codes (count, *code_shape) drawn from the model's own prior; None where it has none."""
         return None
 
-    def _checked_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss's terms.
+    def _checked_terms(self, batch: Batch) -> Terms:
+        """The terms, one value an image (B,) each; what is one of the whole batch is that of each image.
 
         Raises:
-            UserError: one has not one value an image.
+            UserError: one is neither.
         """
-        terms = self.loss_terms(batch)
-        for name, term in terms.items():
-            if term.shape != (len(batch.clean),):
+        count, terms = len(batch.clean), self.terms(batch)
+        for name, term in {**terms.losses, **terms.monitors}.items():
+            if term.shape not in ((count,), ()):
                 raise UserError(
-                    f"{_name(self)}: the term {name} must be one value per image, ({len(batch.clean)},), "
-                    f"not {tuple(term.shape)}"
+                    f"{_name(self)}: the term {name} must be one value per image, ({count},), or one of the "
+                    f"whole batch, (), not {tuple(term.shape)}"
                 )
-        return terms
+        losses, monitors = ({name: term.expand(count) for name, term in some.items()} for some in terms)
+        return Terms(losses, monitors)
+
+    def gathered(self, of_images: Tensor) -> Tensor:
+        """What all processes have for their images of a batch, (B, ...) on each, in the order of the global
+        batch and with gradients. A term that depends on several images at once is computed of this, so that
+        it is the same on any number of devices; `couples_batch` is true then.
+
+        The gradient is right for a term that every process computes alike, as DDP averages them.
+        """
+        trainer = self._trainer
+        if trainer is None or trainer.world_size == 1:
+            return of_images
+        counts = cast(Tensor, self.all_gather(torch.tensor(len(of_images), device=of_images.device)))
+        missing = int(counts.max()) - len(of_images)
+        padded = torch.cat([of_images, of_images.new_zeros(missing, *of_images.shape[1:])])
+        # (W, B, ...): of the images r, r + W, ... of each process r
+        by_process = cast(Tensor, self.all_gather(padded, sync_grads=True))
+        return by_process.transpose(0, 1).flatten(0, 1)[: int(counts.sum())]
+
+    def parameter_groups(self) -> Iterable[Any]:
+        """What the optimizer is made of: parameters, or groups of them with settings of their own."""
+        return self.parameters()
 
     def in_weights_type(self, numbers: Tensor) -> Tensor:
         """As the layers take them where precision=64-true or bf16-true has changed the weights."""
@@ -187,26 +234,29 @@ class BaseModel(LightningModule):
             self.check_data(data)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        terms = {name: term.mean() for name, term in self._checked_terms(batch).items()}
+        losses, monitors = self._checked_terms(batch)
+        terms = {name: term.mean() for name, term in losses.items()}
         loss = self.total(terms)
         # Every call of self.log takes as long as a small layer, so it is called only when it is written.
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
             self.log("train/loss", loss, prog_bar=True, sync_dist=True)
             self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-            if len(terms) > 1:
-                self.log_dict({f"train/{name}": term for name, term in terms.items()}, sync_dist=True)
+            shown = (terms if len(terms) > 1 else {}) | {name: m.mean() for name, m in monitors.items()}
+            if shown:
+                self.log_dict({f"train/{name}": term for name, term in shown.items()}, sync_dist=True)
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        if not len(batch.clean):
+        if not len(batch.clean) and not self.couples_batch:
             return  # this device's share of a last batch of fewer images than devices
-        terms = self._checked_terms(batch)
+        losses, monitors = self._checked_terms(batch)
         self._average(
             "val",
             {
-                "loss": self.total(terms),
-                **(terms if len(terms) > 1 else {}),
+                "loss": self.total(losses),
+                **(losses if len(losses) > 1 else {}),
+                **monitors,
                 "mse": squared_error(self(batch.corrupted), batch.clean),
             },
         )
@@ -248,7 +298,7 @@ class BaseModel(LightningModule):
         make = self.optimizer
         if self.trainer.gradient_clip_val and getattr(make, "keywords", {}).get("fused"):
             make = partial(make, fused=False)  # which Lightning refuses to clip for under mixed precision
-        optimizer = make(self.parameters())
+        optimizer = make(self.parameter_groups())
         by_step = self._unset_length() is not None or "total_steps" in _parameters(self.scheduler)
         scheduler = self._scheduler(optimizer, self.trainer.estimated_stepping_batches if by_step else 0)
         chosen: dict[str, Any] = {"scheduler": scheduler, "interval": "step" if by_step else "epoch"}
@@ -281,7 +331,7 @@ class BaseModel(LightningModule):
             keywords = getattr(self.optimizer, "keywords", {})
             if "lr" in keywords:
                 checks.number("lr", keywords["lr"], above=0)
-            optimizer = self.optimizer(self.parameters())
+            optimizer = self.optimizer(self.parameter_groups())
         with of_part("scheduler"):
             self._scheduler(optimizer, 100)
 
@@ -289,13 +339,15 @@ class BaseModel(LightningModule):
 class BaseAutoencoder(BaseModel):
     """Minimises E[−log p_dec(x | f(x̃))] + penalties, over pairs (x̃, x) that the data gives.
 
-    A variant overrides how a code and its penalties come from x̃, or what it measures and shows.
+    A variant overrides how a code and what it costs come from a batch (`coded`), or what it measures and
+    shows.
 
     Args:
         network: builds encoder and decoder; `networks.Conv()` if None.
         input_shape: (C, H, W) of x̃.
         target_shape: (C, H, W) of x; that of x̃ if None.
-        code_dim: numbers in the code, 1..65536.
+        code_dim: numbers in the code, 1..65536. Its shape is (code_dim,), or (C, h, w) where the network says
+            so.
         likelihood: of the decoder's output; "gaussian" or "bernoulli".
         **base: as for `BaseModel`.
 
@@ -326,7 +378,7 @@ class BaseAutoencoder(BaseModel):
                 f"network={_name(network)} has no code, which {_name(self)} needs: use model=restoration, or "
                 "network=conv"
             )
-        self.code_dim = code_dim
+        self.code_shape = code_shape(network, self.input_shape, code_dim)
         with of_part("network"):
             self.encoder = network.encoder(self.input_shape, code_dim * self.features_per_code)
             self.decoder = network.decoder(code_dim, self.target_shape)
@@ -339,28 +391,36 @@ class BaseAutoencoder(BaseModel):
         self.check_optimization()
 
     def encode(self, corrupted: Tensor) -> Tensor:
-        """f: images (B, C, H, W) to codes (B, code_dim), without any sampling."""
+        """f: images (B, C, H, W) to codes (B, *code_shape), without any sampling."""
         code: Tensor = self.encoder(self.in_weights_type(corrupted))
         return code
 
     def decode(self, code: Tensor) -> Tensor:
-        """g: codes (B, code_dim) to reconstructions (B, C, H, W), the mean of p_dec(x|h)."""
-        return self.likelihood.mean(self.decoder(self.in_weights_type(code)).float())
+        """g: codes (B, *code_shape), or (B, code_dim), to reconstructions (B, C, H, W), the mean of
+        p_dec(x|h)."""
+        return self.likelihood.mean(self.output(code.reshape(-1, *self.code_shape)))
+
+    def output(self, code: Tensor) -> Tensor:
+        """What the decoder gives, which the likelihood is defined by: (B, C, H, W)."""
+        output: Tensor = self.decoder(self.in_weights_type(code)).float()
+        return output
 
     def forward(self, corrupted: Tensor) -> Tensor:
         """r = g(f(x̃))."""
         return self.decode(self.encode(corrupted))
 
-    def code_and_penalties(self, corrupted: Tensor, noise: Randomness) -> tuple[Tensor, dict[str, Tensor]]:
-        """The code (B, code_dim) that the decoder is trained on, and the penalties (B,) that it costs."""
-        return self.encode(corrupted), {}
+    def coded(self, batch: Batch) -> Coded:
+        """The code that the decoder is trained on, its penalties and its monitors."""
+        return Coded(self.encode(batch.corrupted))
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """What the loss consists of, before it is weighted: the reconstruction's −log p_dec(x|h) and the
-        penalties, (B,) each."""
-        code, penalties = self.code_and_penalties(batch.corrupted, batch.noise)
-        output = self.decoder(self.in_weights_type(code)).float()
-        return {"nll": self.likelihood.nll(output, batch.clean), **penalties}
+    def reconstruction_loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """−log p_dec(x|h) of what the decoder gives, (B,)."""
+        return self.likelihood.nll(output, batch.clean)
+
+    def terms(self, batch: Batch) -> Terms:
+        """The loss of the reconstruction and the penalties; the monitors."""
+        code, penalties, monitors = self.coded(batch)
+        return Terms({"nll": self.reconstruction_loss(self.output(code), batch), **penalties}, monitors)
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Images (count, C, H, W) decoded from codes of the prior.
@@ -372,6 +432,16 @@ class BaseAutoencoder(BaseModel):
         if codes is None:
             raise ValueError(f"{_name(self)} has no prior to sample from")
         return self.decode(codes)
+
+
+def code_shape(network: Network, input_shape: Shape, code_dim: int) -> tuple[int, ...]:
+    """That of the codes that a network makes: (code_dim,) unless it says otherwise.
+
+    Raises:
+        ValueError: the network makes no code of so many numbers.
+    """
+    of_network: Callable[..., Shape] | None = getattr(network, "code_shape", None)
+    return tuple(of_network(input_shape, code_dim)) if of_network else (code_dim,)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch.optim.optimizer import Optimizer
 from autoencoders import losses
 from autoencoders.data.pairs import Batch
 from autoencoders.metrics import psnr
-from autoencoders.models.base import ADAMW, BaseModel, is_unchanged, of_part
+from autoencoders.models.base import ADAMW, BaseModel, Terms, is_unchanged, of_part
 from autoencoders.networks import RestorationNetwork, Shape, UNet
 
 
@@ -80,9 +80,9 @@ class Restoration(BaseModel):
         """r = f(x̃), for images (B, C, H, W) of any height and width."""
         return self.likelihood.mean(self.output(corrupted)).clamp(0, 1)
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, batch: Batch) -> Terms:
         """−log p(x|x̃)."""
-        return {"nll": self.likelihood.nll(self.output(batch.corrupted), batch.clean)}
+        return Terms({"nll": self.likelihood.nll(self.output(batch.corrupted), batch.clean)})
 
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than x̃ itself."""

@@ -5,8 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from autoencoders import checks
+from autoencoders.data.pairs import Batch
 from autoencoders.losses import kl_to_standard_normal, reparameterise
-from autoencoders.models.base import BaseAutoencoder
+from autoencoders.models.base import BaseAutoencoder, Coded
 from autoencoders.randomness import Randomness
 
 
@@ -30,7 +31,7 @@ class VAE(BaseAutoencoder):
         self.weights["kl"] = beta
 
     def posterior(self, corrupted: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of p_enc(h|x), (B, code_dim) each."""
+        """Mean and log variance of p_enc(h|x), (B, *code_shape) each."""
         mean, log_variance = self.encoder(self.in_weights_type(corrupted)).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-20, 20)  # beyond, its exponential leaves float32's useful range
 
@@ -38,12 +39,12 @@ class VAE(BaseAutoencoder):
         """The posterior's mean."""
         return self.posterior(corrupted)[0]
 
-    def code_and_penalties(self, corrupted: Tensor, noise: Randomness) -> tuple[Tensor, dict[str, Tensor]]:
+    def coded(self, batch: Batch) -> Coded:
         """A sample of the posterior, and its KL to the prior N(0, 1)."""
-        mean, log_variance = self.posterior(corrupted)
-        code = reparameterise(mean, log_variance, noise.normal(*mean.shape))
-        return code, {"kl": kl_to_standard_normal(mean, log_variance)}
+        mean, log_variance = self.posterior(batch.corrupted)
+        code = reparameterise(mean, log_variance, batch.noise.normal(*mean.shape))
+        return Coded(code, {"kl": kl_to_standard_normal(mean, log_variance)})
 
     def prior_codes(self, count: int, seed: int) -> Tensor:
         """Of the prior N(0, 1)."""
-        return Randomness(seed, rows=count, device=self.device).normal(count, self.code_dim)
+        return Randomness(seed, rows=count, device=self.device).normal(count, *self.code_shape)
