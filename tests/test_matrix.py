@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import Compose
+from family import MODELS, smaller
 from hydra.errors import HydraException
 
 from autoencoders import config, errors, training
@@ -13,14 +14,9 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config.REPOSITORY / "conf" / group).glob("[!_]*.yaml"))
 
 
-MODELS = options("model")
 DATA = [name for name in options("data") if name not in ("images", "sample_photos")]  # see test_images
 CORRUPTIONS = [name for name in options("corruption") if name != "own"]
 CODE = "model.code_dim=3"
-
-
-def sizes(model: str) -> list[str]:
-    return ["network.widths=[4,8]"] if model == "restoration" else [CODE]
 
 
 def refused(model: str, data: str, corruption: str) -> bool:
@@ -36,7 +32,7 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
     for corruption in CORRUPTIONS:
         if (data, corruption) == ("noisy_mnist", "none"):
             continue  # refused by the data
-        cfg = composed(f"model={model}", f"data={data}", f"corruption={corruption}", *sizes(model))
+        cfg = composed(*smaller(model), f"data={data}", f"corruption={corruption}")
         module = training.build_data(cfg)
         if refused(model, data, corruption):
             with pytest.raises(UserError, match=r"nothing to (denoise|restore|colour)"):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from command import NO_WANDB, OFTEN, column, run, small, start, train, wait_for
 from conftest import Compose
+from family import MODELS, smaller
 from lightning import Trainer
 
 from autoencoders import runs, training
@@ -130,16 +131,13 @@ def saved_since(checkpoint: Path, moment: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize(
-    "model", ["autoencoder", "linear", "denoising", "colorization", "vae", "restoration"]
-)
+@pytest.mark.parametrize("model", MODELS)
 def test_a_run_that_is_killed_at_random_goes_on(
     model: str, devices: int, data_root: Path, tmp_path: Path
 ) -> None:
     """... three times, while it starts or trains and saves before each step."""
     chance = random.Random(f"{model} {devices}")
-    options = [f"model={model}", f"trainer.devices={devices}", "trainer.max_epochs=60", "ema=0.95", *NO_WANDB]
-    options += ["network.widths=[4,8]"] if model == "restoration" else []
+    options = [*smaller(model), f"trainer.devices={devices}", "trainer.max_epochs=60", "ema=0.95", *NO_WANDB]
     train(data_root, tmp_path / "whole", *options)
     folder = tmp_path / "killed"
     last = folder / "checkpoints" / "last.ckpt"

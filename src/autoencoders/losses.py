@@ -5,9 +5,11 @@ batch is taken last. So a weight such as β means the same for every image size 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -79,3 +81,40 @@ def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
     shape (Kingma &
     Welling 2014, §2.4)."""
     return mean + (0.5 * log_variance).exp() * noise
+
+
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of a kernel's width, as in Tolstikhin et al. 2018
+Kernel = Callable[[Tensor, float], Tensor]  # of squared distances and a width
+
+
+def inverse_multiquadratic(squared: Tensor, width: float) -> Tensor:
+    """c / (c + d²), whose tails are heavy enough to pull codes in from far away."""
+    return width / (width + squared)
+
+
+def radial_basis(squared: Tensor, width: float) -> Tensor:
+    """exp(−d² / c)."""
+    return (-squared / width).exp()
+
+
+KERNELS: dict[str, Kernel] = {"imq": inverse_multiquadratic, "rbf": radial_basis}
+
+
+def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
+    """The squared distance (Gretton et al. 2012, eq. 3, unbiased, so it may be below 0) between what (N, D)
+    and (M, D) are drawn from, the mean over kernels of several widths around 2 D, the mean squared distance
+    of two codes of N(0, 1); (). 0 for fewer than two of either."""
+    if min(len(a), len(b)) < 2:
+        return a.sum() * 0
+
+    def similarity(x: Tensor, y: Tensor) -> Tensor:
+        squared = x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
+        width = 2.0 * x.shape[1]
+        return torch.stack([kernel(squared.clamp(min=0), scale * width) for scale in SCALES]).mean(0)
+
+    def among(x: Tensor) -> Tensor:
+        """The mean over different ones."""
+        similar = similarity(x, x)
+        return (similar.sum() - similar.diagonal().sum()) / (len(x) * (len(x) - 1))
+
+    return among(a) + among(b) - 2 * similarity(a, b).mean()

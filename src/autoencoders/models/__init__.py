@@ -6,9 +6,11 @@ from autoencoders.models.colorization import ColorizationAutoencoder
 from autoencoders.models.denoising import DenoisingAutoencoder
 from autoencoders.models.restoration import Restoration
 from autoencoders.models.vae import VAE
+from autoencoders.models.wae import WAE
 
 __all__ = [
     "VAE",
+    "WAE",
     "Autoencoder",
     "BaseAutoencoder",
     "BaseModel",

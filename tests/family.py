@@ -1,0 +1,12 @@
+"""The models that there are: whoever adds a file to conf/model/ has it tried by every test of the family."""
+
+import tiny
+
+MODELS = sorted(path.stem for path in (tiny.REPOSITORY / "conf" / "model").glob("[!_]*.yaml"))
+# What makes a model small, where `model.code_dim=3` is not what does.
+SMALLER = {"restoration": ["network.widths=[4,8]"]}
+
+
+def smaller(model: str) -> list[str]:
+    """Overrides that choose the model, as small as it can be."""
+    return [f"model={model}", *SMALLER.get(model, ["model.code_dim=3"])]
