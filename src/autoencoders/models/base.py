@@ -115,6 +115,7 @@ class BaseModel(LightningModule):
         self.optimizer, self.scheduler = optimizer or ADAMW, scheduler or warmup_cosine
         self.monitor = "val/mse"  # what ReduceLROnPlateau looks at
         self.weights: dict[str, float] = {}  # of the terms that are not simply added to the loss
+        self._has_none = False  # images of the batch that is being gathered
         self.averages = nn.ModuleDict()  # the running mean of each validation and test metric
 
     def check_data(self, data: LightningDataModule) -> None:
@@ -194,12 +195,22 @@ class BaseModel(LightningModule):
         trainer = self._trainer
         if trainer is None or trainer.world_size == 1:
             return of_images
+        of_images = of_images[: 0 if self._has_none else None]
         counts = cast(Tensor, self.all_gather(torch.tensor(len(of_images), device=of_images.device)))
         missing = int(counts.max()) - len(of_images)
         padded = torch.cat([of_images, of_images.new_zeros(missing, *of_images.shape[1:])])
         # (W, B, ...): of the images r, r + W, ... of each process r
         by_process = cast(Tensor, self.all_gather(padded, sync_grads=True))
         return by_process.transpose(0, 1).flatten(0, 1)[: int(counts.sum())]
+
+    def _only_gather(self, batch: Batch) -> None:
+        """Takes part in what the others gather, with nothing of its own: computed of one black image, as some
+        layers take no empty batch."""
+        shapes = (self.input_shape, self.target_shape)
+        corrupted, clean = (torch.zeros(1, *shape, device=self.device) for shape in shapes)
+        self._has_none = True
+        self.terms(Batch(corrupted, clean, batch.labels.new_zeros(1), batch.noise))
+        self._has_none = False
 
     def parameter_groups(self) -> Iterable[Any]:
         """What the optimizer is made of: parameters, or groups of them with settings of their own."""
@@ -248,8 +259,10 @@ class BaseModel(LightningModule):
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        if not len(batch.clean) and not self.couples_batch:
-            return  # this device's share of a last batch of fewer images than devices
+        if not len(batch.clean):  # this device's share of a last batch of fewer images than devices
+            if self.couples_batch:
+                self._only_gather(batch)
+            return
         losses, monitors = self._checked_terms(batch)
         self._average(
             "val",
