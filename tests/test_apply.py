@@ -399,7 +399,7 @@ def test_pictures_of_strangers(run: Path, folder: Path, tmp_path: Path, capsys: 
     assert len(lines) == count
     assert all(line.isprintable() for line in lines)
     for words in (
-        "bomb.png has more than",
+        "bomb.png is too large: it has more than 100,000,000 pixels",
         "cut.png is damaged",
         "text.tif is not a picture",
         "pipe.png is not a file",

@@ -211,9 +211,16 @@ def damaged(folder: Path) -> dict[str, str]:
     Image.new("L", (20_000, 20_000)).save(folder / "bomb.png", compress_level=9)
     Image.new("L", (5000, 2)).save(folder / "narrow.png")
     Image.fromarray(np.zeros((9, 9), np.float32)).save(folder / "floats.tif")
+    (folder.parent / "outside").mkdir()
+    shutil.copy(folder / "cats" / "1.png", folder.parent / "outside")
+    (folder / "link.png").symlink_to(folder.parent / "outside" / "1.png")
+    (folder / "linked").symlink_to(folder.parent / "outside")
+    (folder / "lost.png").symlink_to("nothing.png")
+    os.mkfifo(folder / "pipe.png")
     return {
-        "empty.png": "cannot identify", "cut.png": "truncated", "bomb.png": "pixels",
-        "narrow.png": "too narrow", "floats.tif": "floats",
+        "empty.png": "is not a picture", "cut.png": "is damaged: ", "narrow.png": "too narrow",
+        "bomb.png": "more than 100,000,000 pixels", "floats.tif": "floats", "link.png": "leads out of",
+        "linked": "leads out of", "lost.png": "is a link to nothing", "pipe.png": "is not a file",
     }  # fmt: skip
 
 
@@ -226,9 +233,20 @@ def test_unreadable_pictures_are_named_and_left_out(
     said = dict(json.loads((data._folder / "index.json").read_text())["unreadable"])
     assert said.keys() == expected.keys()
     assert all(why in said[name] for name, why in expected.items()), said
-    assert "left out, as unreadable: 5 (all in" in capsys.readouterr().out
+    assert "left out, as unreadable: 9 (all in" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"data.strict=false leaves it out"):
         make(folder, strict=True)
+
+
+def test_any_name_will_do(tmp_path: Path, make: Make) -> None:
+    """... of a picture and of a class, also one that can't be shown."""
+    for name in ("one\n\x1b[31m", "two\udcff"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for seed in range(20):
+            gradient(20, 20, seed).save(tmp_path / "in" / name / f"{seed}\udcfe\n.png")
+    data = make(tmp_path / "in")
+    assert data.classes == ("one �[31m", "two�")
+    assert sum(len(names(data, split)) for split in ("train", "val", "test")) == 40
 
 
 def test_a_file_of_arrays_that_is_none_is_named(tmp_path: Path, make: Make) -> None:

@@ -12,17 +12,21 @@ from torch import Tensor
 
 from autoencoders.data import pictures
 from autoencoders.data.pairs import Images, RawBatch
-from autoencoders.errors import UserError
+from autoencoders.errors import UserError, one_line
 from autoencoders.randomness import Randomness, Stream
 
 NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of their folders
 
 
 class Folder:
-    """A folder of pictures: their names, labels and splits."""
+    """A folder of pictures: their names, labels and splits.
+
+    `links` are folders that are links, which are named as unreadable: one may take them for its classes.
+    """
 
     def __init__(self, root: Path) -> None:
-        self.root, found = root, pictures.find(root)
+        found, links = pictures.find(root)
+        self.root, self.links = root, tuple(map(str, links))
         if not found:
             raise UserError(f"data.root={root} has no pictures: {', '.join(pictures.SUFFIXES)} are read")
         folders = {path.parts[0].lower(): path.parts[0] for path in found if len(path.parts) > 1}
@@ -36,16 +40,17 @@ class Folder:
         self._paths, self.names = found, [str(path) for path in found]
         within = [path.parts[1:-1] if self._folders else path.parts[:-1] for path in found]
         named = sorted({parts[0] for parts in within if parts})
-        self.classes = tuple(named) if all(within) and len(named) > 1 else ()
-        number = {name: label for label, name in enumerate(self.classes)}
+        self.classes = tuple(map(one_line, named)) if all(within) and len(named) > 1 else ()
+        number = {name: label for label, name in enumerate(named)}
         self.labels = [number[parts[0]] if self.classes else 0 for parts in within]
 
     def files(self) -> dict[str, Path]:
-        """By their names within the folder."""
-        return {name: self.root / path for name, path in zip(self.names, self._paths, strict=True)}
+        """By their names within the folder, and the folders that are links."""
+        named = {name: self.root / path for name, path in zip(self.names, self._paths, strict=True)}
+        return named | {name: self.root / name for name in self.links}
 
     def in_colour(self) -> bool:
-        return pictures.in_colour(list(self.files().values()))
+        return pictures.in_colour(list(self.files().values()), self.root)
 
     def splits(self) -> dict[str, list[int]]:
         """The places of the pictures of each split that has a folder; of training, if there are none."""
@@ -57,7 +62,8 @@ class Folder:
         }
 
     def reader(self, place: int, channels: int, size: int | None, fit: str) -> Callable[[], pictures.Bytes]:
-        return partial(pictures.read, self.root / self._paths[place], channels, size, fit)
+        path = self.root / self._paths[place]
+        return partial(pictures.read, path, channels, size, fit, self.root)
 
 
 class Photos(Folder):
@@ -74,7 +80,8 @@ class Photos(Folder):
 
     def __init__(self) -> None:
         self._paths = [_photo(name) for names in self.SPLITS.values() for name in names]
-        self.root, self.classes = Path(), ()
+        self.root, self.classes = Path(self._paths[0].anchor), ()
+        self.links = ()
         self.names, self.labels = [path.name for path in self._paths], [0] * len(self._paths)
 
     def splits(self) -> dict[str, list[int]]:
@@ -83,6 +90,8 @@ class Photos(Folder):
 
 class Arrays:
     """A file of arrays, likewise."""
+
+    links: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,7 +1,7 @@
 """The data module of the user's own images: a folder of pictures, a file of arrays, or a pair of them."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,11 @@ class ImageFolder(ImageDataModule):
                 "there must be some to train on, to validate and to test"
             )
         inputs = self._inputs()
-        return {split: [self._item(place, inputs) for place in there[split]] for split in SPLITS}
+        items = {split: [self._item(place, inputs) for place in there[split]] for split in SPLITS}
+        for name in self._clean.links:  # which reading refuses, so that they are named
+            read = partial(pictures.read, self.root / name, self.channels, None, self.fit, self.root)
+            items["train"].append(Item(name, 0, (read,)))
+        return items
 
     def _item(self, place: int, inputs: Callable[[int], int] | None) -> Item:
         reads = [self._clean.reader(place, self.channels, self._side, self.fit)]
