@@ -50,6 +50,16 @@ def test_a_timer_stops(composed: Compose, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] < 1000
 
 
+def test_fewer_steps_than_asked_for_are_explained(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.train(composed(*SMALL, "trainer.max_steps=7"), tmp_path)  # an epoch has 5
+    said = "ended after trainer.max_epochs=1, before trainer.max_steps=7: trainer.max_epochs=-1 is no limit"
+    assert said in capsys.readouterr().out
+    training.train(composed(*SMALL, "trainer.max_steps=5"), tmp_path / "all")
+    assert "ended" not in capsys.readouterr().out
+
+
 def test_several_at_once_leave_their_curves(composed: Compose, tmp_path: Path) -> None:
     """... in metrics.csv, with logger=none."""
     chosen = "callbacks=[lr_monitor,device_stats,early_stopping,timer]"

@@ -179,6 +179,8 @@ def test_measured_pairs(fit: str, folder: Path, make: Make) -> None:
         assert torch.allclose(batch.corrupted, 1 - batch.clean, atol=0.02)
     with pytest.raises(ValueError, match="input_root has the corrupted images: choose corruption=none"):
         make(folder, input_root=measured, corruption=Gaussian())
+    with pytest.raises(ValueError, match="corrupt_once=True does not go with input_root, which has"):
+        make(folder, input_root=measured, corrupt_once=True)
     (measured / "cats" / "3.bmp").unlink()
     with pytest.raises(UserError, match=r"lacks pictures of data.root: cats/3"):
         make(folder, input_root=measured)
@@ -271,6 +273,8 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, folder: Path, make:
     shutil.copy(folder / "cats" / "1.png", tmp_path / "empty")
     with pytest.raises(UserError, match="1 pictures, which leave none for"):
         make(tmp_path / "empty")
+    with pytest.raises(ValueError, match=r"validation_size=0.9 must be a number of pictures, not a share"):
+        make(folder, validation_size=0.9)
     with pytest.raises(ValueError, match="fit=stretch must be crop or resize"):
         make(folder, fit="stretch")
 

@@ -53,6 +53,8 @@ class Job:
         """
         if not self.options.corrupt:
             return None
+        if getattr(self.data, "measured", False):
+            raise UserError("corrupt=true: this run has learnt from measured pictures: name such ones")
         corruption: Corruption = getattr(self.data, "corruption", Identity())
         if isinstance(corruption, Identity):
             raise UserError(

@@ -69,6 +69,8 @@ class ImageFolder(ImageDataModule):
         if size is not None:
             checks.integer("size", size, 1, 4096)
         for name, value in (("validation_size", validation_size), ("test_size", test_size)):
+            if isinstance(value, float):
+                raise ValueError(f"{name}={value} must be a number of pictures, not a share of them")
             if value is not None:
                 checks.integer(name, value, 1, 10**6)
         self.fit, self.strict, self.held_out = fit, strict, {"val": validation_size, "test": test_size}
@@ -90,6 +92,8 @@ class ImageFolder(ImageDataModule):
         gray_input = self._measured is not None and not self._measured.in_colour()
         if gray_input and options.get("input") is None:
             options["input"] = "gray"
+        if self.measured and options.get("corrupt_once"):
+            raise ValueError("corrupt_once=True does not go with input_root, which has the corrupted images")
         super().__init__(root or "pictures", size=size, validation_size=validation_size or 1, **options)
         self._input_channels = self.input_shape[0]
         if fit == "patches" and self.corrupt_once:
