@@ -17,7 +17,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_
 
 import autoencoders
 from autoencoders.data import pictures
-from autoencoders.data.folders import Photos
+from autoencoders.data.collections import Photos
 
 Picture = NDArray[np.float64]  # (H, W), 0 to 1
 Restore = Callable[[Picture, float], Picture]

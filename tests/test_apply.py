@@ -29,6 +29,7 @@ from autoencoders.apply.pictures import Entry, Picture
 from autoencoders.apply.restore import Restore, names_apart, restored
 from autoencoders.corruption import Masking
 from autoencoders.errors import UserError
+from autoencoders.export import folder as exporting
 from autoencoders.randomness import Randomness
 
 SCRIPT = "src/autoencoders/apply/__main__.py"
@@ -94,6 +95,14 @@ def opened(path: Path) -> Image.Image:
 
 def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def export(run: Path, folder: Path) -> Path:
+    """What of an exported folder is read again."""
+    trained = autoencoders.load(run)
+    folder.mkdir()
+    exporting.write(folder, trained.model, trained.config, {}, ())
+    return folder
 
 
 def line(*words: object) -> str:
@@ -293,6 +302,37 @@ def test_one_tile_is_what_the_model_makes_of_it(run: Path, folder: Path, tmp_pat
     assert (made == (trained.reconstruct(image)[0] * 255).round()).all()
 
 
+def test_an_exported_folder_does_what_its_run_does(
+    run: Path, folder: Path, data_root: Path, tmp_path: Path
+) -> None:
+    exported = export(run, tmp_path / "ex port")
+    made = dict[str, list[bytes]]()
+    for source in (run, exported):
+        out = tmp_path / f"of {source.name}"
+        main([f"run={source}", f"images={folder}", f"out={out}", "corrupt=true"])
+        main(
+            [f"run={source}", f"images={folder}", f"anomalies={out / 'ranked.csv'}", f"data.root={data_root}"]
+        )
+        made[source.name] = [(out / name).read_bytes() for name in sorted(names(out) - {"apply.json"})]
+    assert made[run.name] == made[exported.name]
+    assert "results of another checkpoint" in line(
+        f"run={exported}", f"images={folder}", f"out={tmp_path / 'of denoising'}", "corrupt=true"
+    )
+
+
+def test_what_an_exported_folder_lacks_is_asked_for(composed: Compose, folder: Path, tmp_path: Path) -> None:
+    """Pictures of one's own stay at home: it knows how to find the validation images among them again."""
+    own = [f"data.root={folder}", f"data.cache={tmp_path / 'cache'}", "data.size=8"]
+    cfg = composed("data=images", *own, "data.validation_size=null", "data.batch_size=1", "network=mlp")
+    training.train(cfg, tmp_path / "run")
+    exported = export(tmp_path / "run", tmp_path / "exported")
+    words = [f"run={exported}", f"images={folder}", f"anomalies={tmp_path / 'ranked.csv'}"]
+    asked = "anomalies= needs the validation images of the run: data=images needs data.root=<a folder"
+    assert asked in line(*words)
+    main([*words, *own[:2]])
+    assert (tmp_path / "ranked.csv").read_text().count("\n") == 5
+
+
 def test_globs_and_their_subfolders(run: Path, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(folder)
     main([f"run={run}", "images=one/*.png", "out=out"])
@@ -359,7 +399,7 @@ def test_pictures_of_strangers(run: Path, folder: Path, tmp_path: Path, capsys: 
     assert len(lines) == count
     assert all(line.isprintable() for line in lines)
     for words in (
-        "bomb.png has more than",
+        "bomb.png is too large: it has more than 100,000,000 pixels",
         "cut.png is damaged",
         "text.tif is not a picture",
         "pipe.png is not a file",
@@ -437,6 +477,15 @@ def test_anomalies_are_ranked(run: Path, tmp_path: Path, capsys: Any) -> None:
     assert {row["anomalous"] for row in rows[:12]} == {"true"}
     assert "needs 999 validation images" in line(*words, "false_alarms=0.001")
     assert "did you mean 'good'" in line(*words, "normal=god")
+
+
+def test_few_validation_images_have_a_rate_of_their_own() -> None:
+    assert anomalies.checked_rate(None, 1000) == 0.05
+    assert anomalies.checked_rate(None, 4) == 0.2
+    assert anomalies.threshold(np.arange(4.0), 0.2) == 3  # the largest of them
+    assert anomalies.checked_rate(0.3, 4) == 0.3
+    with pytest.raises(UserError, match=r"false_alarms=0.1 needs 9 validation images, and this run has 4"):
+        anomalies.checked_rate(0.1, 4)
 
 
 # ---- animations --------------------------------------------------------------------------------------------

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from command import column
+from command import NO_WANDB, OFTEN, column, run, small, train
 from conftest import Compose
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
 from autoencoders import training
 from autoencoders.callbacks import EpochLines, Pictures, progress
+from autoencoders.film import Film
 from autoencoders.models import Autoencoder
 
 pytestmark = [  # of a plain Trainer, which training.py keeps quiet
@@ -46,6 +48,16 @@ def test_a_timer_stops(composed: Compose, tmp_path: Path) -> None:
     options = ["callbacks=timer", "callbacks.timer.duration='00:00:00:01'", "trainer.max_epochs=100000"]
     training.train(composed(*SMALL, *options), tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] < 1000
+
+
+def test_fewer_steps_than_asked_for_are_explained(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.train(composed(*SMALL, "trainer.max_steps=7"), tmp_path)  # an epoch has 5
+    said = "ended after trainer.max_epochs=1, before trainer.max_steps=7: trainer.max_epochs=-1 is no limit"
+    assert said in capsys.readouterr().out
+    training.train(composed(*SMALL, "trainer.max_steps=5"), tmp_path / "all")
+    assert "ended" not in capsys.readouterr().out
 
 
 def test_several_at_once_leave_their_curves(composed: Compose, tmp_path: Path) -> None:
@@ -176,3 +188,53 @@ def test_drawing_changes_nothing_in_the_model(composed: Compose, tmp_path: Path)
     assert (tmp_path / "figures" / "reconstructions.png").is_file()
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# ---- the film ----------------------------------------------------------------------------------------------
+
+FILM = ["callbacks=film", "network=mlp", "network.hidden=[8]", "trainer.max_epochs=3"]
+
+
+def test_a_film_has_most_frames_of_the_beginning(composed: Compose, tmp_path: Path) -> None:
+    cfg = composed(*FILM, "callbacks.film.growth=0.5", "callbacks.film.images=3", "model=denoising")
+    training.train(cfg, tmp_path)
+    with Image.open(tmp_path / "figures" / "training.gif") as film:
+        assert film.n_frames == 8  # type: ignore[attr-defined]
+    kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Film"]
+    assert kept["steps"] == [0, 1, 2, 3, 5, 8, 12]  # of 15, whose model is in the film's last frame
+    assert {tuple(frame.shape) for frame in kept["frames"]} == {(3, 1, 28, 28)}
+    assert not torch.equal(kept["frames"][0], kept["frames"][-1])
+
+
+def test_a_model_of_another_kind_has_no_film(tmp_path: Path) -> None:
+    film = Film(tmp_path / "figures")
+    loader: Any = DataLoader(list(torch.rand(8, 1)), batch_size=4)  # type: ignore[arg-type]
+    plain_trainer(tmp_path, callbacks=film).fit(Plain(), loader, loader)
+    assert not film.frames
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_film_s_arguments_have_ranges() -> None:
+    with pytest.raises(ValueError, match=r"^growth=0 must be ≥ 0.01"):
+        Film(growth=0)
+    with pytest.raises(ValueError, match=r"^images=0 must be ≥ 1"):
+        Film(images=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_killed_run_has_the_same_film(devices: int, data_root: Path, tmp_path: Path) -> None:
+    options = [*FILM, *NO_WANDB, *OFTEN, f"trainer.devices={devices}"]
+    train(data_root, tmp_path / "whole", *options)
+    if devices == 1:
+        killed = small(data_root, tmp_path / "killed", *options)
+        run("train.py", data_root, *killed, fault="kill step 9", ok=False)
+        run("train.py", data_root, f"resume={tmp_path / 'killed'}")
+        films = [(tmp_path / name / "figures" / "training.gif").read_bytes() for name in ("whole", "killed")]
+        assert films[0] == films[1]
+
+
+@pytest.mark.slow
+def test_a_film_is_sent_to_wandb(data_root: Path, tmp_path: Path) -> None:
+    train(data_root, tmp_path / "run", *FILM)
+    assert list((tmp_path / "run" / "wandb").glob("**/media/videos/**/*.gif"))

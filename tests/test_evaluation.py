@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from autoencoders import training
 from autoencoders.corruption import Gaussian
-from autoencoders.data import ImageDataModule
+from autoencoders.data import ImageDataModule, SamplePhotos
 from autoencoders.data.pairs import Batch, to_float
 from autoencoders.evaluation import (
     colour,
@@ -36,7 +36,7 @@ from autoencoders.evaluation import (
 from autoencoders.evaluation import subject as limits
 from autoencoders.evaluation.restoration import Restorers
 from autoencoders.evaluation.subject import Subject, averaged, main_directions
-from autoencoders.metrics import squared_error
+from autoencoders.metrics import psnr, squared_error
 from autoencoders.models import VAE, Autoencoder, LinearAutoencoder
 from autoencoders.networks import MLP
 from autoencoders.randomness import Randomness
@@ -180,6 +180,25 @@ def test_the_linear_restorer_undoes_an_affine_corruption(composed: Compose) -> N
     assert error(restored["linear (Wiener)"]) < 0.05
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+def test_filters_take_noise_from_photographs(channels: int, tmp_path: Path) -> None:
+    """... the strongest of them last."""
+    noise = Gaussian(mean=0.0, std=0.1)
+    data = SamplePhotos(
+        channels=channels, fit="crop", size=64, batch_size=4, corruption=noise, cache=tmp_path
+    )
+    it = Subject(cast(Any, nn.Identity()), data)
+    it.model.device = torch.device("cpu")  # type: ignore[misc]
+    restorers, batch = Restorers(it), data.first(data.test, 4, torch.device("cpu"))
+    found = {name: float(psnr(image, batch.clean).mean()) for name, image in restorers(batch).items()}
+    assert restorers.chosen["non-local means"] == pytest.approx(0.1, abs=0.06)
+    assert (
+        found["total variation"] > found["Gaussian filter"] > float(psnr(batch.corrupted, batch.clean).mean())
+    )
+    assert found["non-local means"] > found["Gaussian filter"]
+
+
 def test_any_model_on_corrupted_images_stands_beside_filters(composed: Compose) -> None:
     it = subject(composed, "model=autoencoder", "corruption=salt_pepper")
     rows, errors = restoration.reconstruction(it)
@@ -263,7 +282,8 @@ def test_a_model_without_a_code_is_evaluated_without_it(
     module = training.build_data(cfg)
     scores, pictures, it = evaluate(training.build_model(cfg, module), module, images=4, bound=(3, 20))
     assert set(scores) == {"reconstruction", *(["colorization"] if colours else [])}
-    beside = {"gray as RGB"} if colours else {"corrupted image", *restoration.FILTERS, "linear (Wiener)"}
+    filters = {*restoration.FILTERS} - {"non-local means"}  # which are for larger images
+    beside = {"gray as RGB"} if colours else {"corrupted image", *filters, "linear (Wiener)"}
     assert set(scores["reconstruction"]) == {"model", *beside}
     assert "code_bits" not in scores["reconstruction"]["model"]
     assert set(pictures) == {"reconstructions", "errors", "best_and_worst"}

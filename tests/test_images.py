@@ -179,6 +179,8 @@ def test_measured_pairs(fit: str, folder: Path, make: Make) -> None:
         assert torch.allclose(batch.corrupted, 1 - batch.clean, atol=0.02)
     with pytest.raises(ValueError, match="input_root has the corrupted images: choose corruption=none"):
         make(folder, input_root=measured, corruption=Gaussian())
+    with pytest.raises(ValueError, match="corrupt_once=True does not go with input_root, which has"):
+        make(folder, input_root=measured, corrupt_once=True)
     (measured / "cats" / "3.bmp").unlink()
     with pytest.raises(UserError, match=r"lacks pictures of data.root: cats/3"):
         make(folder, input_root=measured)
@@ -211,9 +213,16 @@ def damaged(folder: Path) -> dict[str, str]:
     Image.new("L", (20_000, 20_000)).save(folder / "bomb.png", compress_level=9)
     Image.new("L", (5000, 2)).save(folder / "narrow.png")
     Image.fromarray(np.zeros((9, 9), np.float32)).save(folder / "floats.tif")
+    (folder.parent / "outside").mkdir()
+    shutil.copy(folder / "cats" / "1.png", folder.parent / "outside")
+    (folder / "link.png").symlink_to(folder.parent / "outside" / "1.png")
+    (folder / "linked").symlink_to(folder.parent / "outside")
+    (folder / "lost.png").symlink_to("nothing.png")
+    os.mkfifo(folder / "pipe.png")
     return {
-        "empty.png": "cannot identify", "cut.png": "truncated", "bomb.png": "pixels",
-        "narrow.png": "too narrow", "floats.tif": "floats",
+        "empty.png": "is not a picture", "cut.png": "is damaged: ", "narrow.png": "too narrow",
+        "bomb.png": "more than 100,000,000 pixels", "floats.tif": "floats", "link.png": "leads out of",
+        "linked": "leads out of", "lost.png": "is a link to nothing", "pipe.png": "is not a file",
     }  # fmt: skip
 
 
@@ -226,9 +235,20 @@ def test_unreadable_pictures_are_named_and_left_out(
     said = dict(json.loads((data._folder / "index.json").read_text())["unreadable"])
     assert said.keys() == expected.keys()
     assert all(why in said[name] for name, why in expected.items()), said
-    assert "left out, as unreadable: 5 (all in" in capsys.readouterr().out
+    assert "left out, as unreadable: 9 (all in" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"data.strict=false leaves it out"):
         make(folder, strict=True)
+
+
+def test_any_name_will_do(tmp_path: Path, make: Make) -> None:
+    """... of a picture and of a class, also one that can't be shown."""
+    for name in ("one\n\x1b[31m", "two\udcff"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for seed in range(20):
+            gradient(20, 20, seed).save(tmp_path / "in" / name / f"{seed}\udcfe\n.png")
+    data = make(tmp_path / "in")
+    assert data.classes == ("one �[31m", "two�")
+    assert sum(len(names(data, split)) for split in ("train", "val", "test")) == 40
 
 
 def test_a_file_of_arrays_that_is_none_is_named(tmp_path: Path, make: Make) -> None:
@@ -253,6 +273,8 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, folder: Path, make:
     shutil.copy(folder / "cats" / "1.png", tmp_path / "empty")
     with pytest.raises(UserError, match="1 pictures, which leave none for"):
         make(tmp_path / "empty")
+    with pytest.raises(ValueError, match=r"validation_size=0.9 must be a number of pictures, not a share"):
+        make(folder, validation_size=0.9)
     with pytest.raises(ValueError, match="fit=stretch must be crop or resize"):
         make(folder, fit="stretch")
 
@@ -311,7 +333,7 @@ def test_a_model_is_trained_on_pictures(composed: Compose, folder: Path, tmp_pat
     )
     training.train(cfg, tmp_path / "run")
     cfg.data.only = [0]
-    assert evaluate_run(tmp_path / "run", cfg).keys() == {"reconstruction", "latent space"}
+    assert evaluate_run(tmp_path / "run", cfg).keys() == {"reconstruction", "anomalies", "latent space"}
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test/mse"] > 0
 
 

@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +44,7 @@ OF_CLASSES = re.compile(
     r"network\.(en|de)coder|(callbacks|logger)\.\w+|(corruption|optimizer|scheduler)"
 ).fullmatch
 OF_A_CLASS = re.compile(r"\w+(\.\w+)*\.[A-Z]\w*").fullmatch
+Read = Callable[[Path, bool, str], DictConfig]  # the config of a folder: see read_run
 RESUMABLE_KEYS = ("data.root", "data.input_root", "data.cache", "data.eval_batch_size")
 
 
@@ -101,13 +102,16 @@ class Command:
         """The command with trust=true, to be pasted."""
         return to_paste(*self.words, "trust=true")
 
-    def config(self) -> tuple[DictConfig, DictConfig]:
+    def config(self, read: "Read | None" = None) -> tuple[DictConfig, DictConfig]:
         """The run's config as it was trained, and with the overrides over it.
+
+        Args:
+            read: what reads it; None: `read_run`.
 
         Raises:
             UserError: it isn't a run's, or needs trust=true.
         """
-        trained = read_run(self.folder, self.trust, self.trusting)
+        trained = (read or read_run)(self.folder, self.trust, self.trusting)
         cfg = compose_over(trained, self.overrides, self.config_folders)
         check_secrets(cfg)
         cfg.trust = self.trust
@@ -307,6 +311,13 @@ def _has_data(root: Path) -> bool:
     return False
 
 
+def read_evaluated(run: Path, trust: bool, trusting: str = "") -> DictConfig:
+    """As `read_run`, of a run that has a best model."""
+    config = read_run(run, trust, trusting)
+    best_checkpoint(run)
+    return config
+
+
 def write_config(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Saves what a run is rebuilt from, and the overrides that led to it."""
     (folder / CONFIG).parent.mkdir(parents=True, exist_ok=True)
@@ -444,13 +455,17 @@ def _changed(run: Path, trained: DictConfig) -> Iterator[str]:
 
 
 def compose_evaluated(
-    arguments: Sequence[str], program: Sequence[str] = (), words: Sequence[str] = ()
+    arguments: Sequence[str],
+    program: Sequence[str] = (),
+    words: Sequence[str] = (),
+    read: Read = read_evaluated,
 ) -> tuple[Path, DictConfig]:
     """A run folder, `run=...` of the arguments, and its config with the other arguments over it.
 
     Args:
         program: that asks, and
         words: all that it was told, to be shown where more is to be said; by default the script's.
+        read: what reads the folder's config.
 
     Raises:
         UserError: there is no such run, or the overrides would change the model that it trained.
@@ -460,8 +475,7 @@ def compose_evaluated(
         raise UserError("name one run folder: python evaluate.py run=runs/denoising/2026-01-31_12-00-00")
     if program:
         command.words = [*program, *words]
-    trained, cfg = command.config()
-    best_checkpoint(command.folder)
+    trained, cfg = command.config(read)
     before, now = (OmegaConf.to_container(some, resolve=False) for some in (trained, cfg))
     assert isinstance(before, dict)
     assert isinstance(now, dict)

@@ -187,15 +187,28 @@ def read(path: Path, trust: bool, trusting: str) -> TrainedRun:
     """As `load`; `trusting` is what would trust it, to be shown where that is needed."""
     if path.is_file():
         raise UserError(f"{path} is a file: name the run folder that it is in")
-    is_exported = exported.is_exported(path)
-    config = (exported.read_config if is_exported else runs.read_run)(path, trust, trusting)
+    config = (exported.read_config if exported.is_exported(path) else runs.read_run)(path, trust, trusting)
     config.trust = trust
     model = build_model(config, build_data(config))
-    if is_exported:
-        exported.load_weights(model, path)
-    else:
-        untrusted.load_weights(model, runs.best_checkpoint(path))
+    load_weights(model, path)
     return TrainedRun(path, config, model.eval())
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Gives `model` the best weights of a run, or those of an exported folder.
+
+    Raises:
+        UserError: there are none, or not its own.
+    """
+    if exported.is_exported(folder):
+        exported.load_weights(model, folder)
+    else:
+        untrusted.load_weights(model, weights_file(folder))
+
+
+def weights_file(folder: Path) -> Path:
+    """Where the weights are that `load_weights` reads."""
+    return folder / exported.WEIGHTS if exported.is_exported(folder) else runs.best_checkpoint(folder)
 
 
 def _given_back(tensor: Tensor, single: bool, as_numpy: bool) -> Any:

@@ -256,6 +256,11 @@ def why_it_ended(trainer: Trainer, callbacks: Sequence[Callback], begun: int) ->
             return f"stopped early: {callback.monitor} has not improved in {callback.patience} validations"
         if isinstance(callback, Timer) and callback.time_remaining() == 0:
             return "stopped: its time is over"
+    if trainer.global_step < trainer.max_steps and trainer.current_epoch == trainer.max_epochs:
+        return (
+            f"ended after trainer.max_epochs={trainer.max_epochs}, before "
+            f"trainer.max_steps={trainer.max_steps}: trainer.max_epochs=-1 is no limit"
+        )
     if begun and trainer.global_step == begun:
         return "nothing was left to train: a larger trainer.max_epochs continues it"
     return None

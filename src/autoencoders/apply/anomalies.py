@@ -13,7 +13,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
 from autoencoders.apply.codes import read_image
-from autoencoders.apply.command import smallest_sample
 from autoencoders.apply.pictures import Entry, Picture
 from autoencoders.apply.predict import as_input, channels, counted
 from autoencoders.corruption import Corruption
@@ -23,6 +22,7 @@ from autoencoders.errors import UserError, suggest
 from autoencoders.files import atomic_write
 from autoencoders.metrics import squared_error
 
+RATE = 0.05  # of false alarms
 FORMULA = ("=", "+", "-", "@", "\t")  # what a spreadsheet would take a cell for
 
 
@@ -45,21 +45,18 @@ class Score:
         return score
 
 
-def validation(data: Any, rate: float) -> Images:
-    """The run's validation images.
+def checked_rate(rate: float | None, count: int) -> float:
+    """The rate of false alarms that a threshold calibrated by `count` images is for; None: 0.05, or the least
+    that they allow.
 
     Raises:
-        UserError: there are too few for a threshold, or none.
+        UserError: they are too few for it.
     """
-    if not isinstance(data, ImageDataModule):
-        raise UserError("anomalies= needs a run whose data is an ImageDataModule, for its validation images")
-    data.prepare_data()
-    data.setup("validate")
-    if len(data.val) < (needed := smallest_sample(rate)):
-        raise UserError(
-            f"false_alarms={rate:g} needs {needed} validation images, and this run has {len(data.val)}"
-        )
-    return data.val
+    if rate is None:
+        return max(RATE, 1 / (count + 1))
+    if count < (needed := math.ceil(1 / rate - 1e-9) - 1):
+        raise UserError(f"false_alarms={rate:g} needs {needed} validation images, and this run has {count}")
+    return rate
 
 
 def scores(model: Any, data: ImageDataModule, images: Images, corrupted: bool) -> NDArray[np.float64]:

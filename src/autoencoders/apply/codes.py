@@ -15,9 +15,8 @@ from torch import Tensor
 from autoencoders import figures
 from autoencoders.apply import pictures
 from autoencoders.apply.pictures import Entry, Picture
-from autoencoders.apply.predict import Outcome, as_input, channels, noise_of
+from autoencoders.apply.predict import Outcome, as_input, channels, noise_of, validation_images
 from autoencoders.corruption import Corruption
-from autoencoders.data import ImageDataModule
 from autoencoders.data.pairs import Images, corrupt
 from autoencoders.errors import UserError, one_line
 from autoencoders.files import atomic_write
@@ -63,11 +62,8 @@ def codes_of(outcomes: Sequence[Outcome]) -> tuple[list[int], Codes]:
 
 def of_validation(model: Any, data: Any) -> Codes:
     """Those of the run's validation images, uncorrupted, of which the first few thousand suffice."""
-    if not isinstance(data, ImageDataModule):
-        raise UserError("name pictures: images=<folder>; the run's data is no ImageDataModule")
-    data.prepare_data()
-    data.setup("validate")
-    images = Images(data.val.images[:MOST], data.val.labels[:MOST])
+    found = validation_images(data, "traverse=true without images=")
+    images = Images(found.images[:MOST], found.labels[:MOST])
     parts = (images.take(rows) for rows in torch.arange(len(images)).split(data.eval_batch_size))
     return np.concatenate([encoded(model, data.pair(part, training=False).corrupted) for part in parts])
 

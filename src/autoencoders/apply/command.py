@@ -1,17 +1,16 @@
 """The words of `python -m autoencoders.apply`; imports neither torch nor lightning."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from autoencoders import checks, untrusted
 from autoencoders.errors import UserError, suggest
 
 PROGRAM = ("python", "-m", "autoencoders.apply")
 KEYS = {  # what each is about, and the tasks that it belongs to; none: all
-    "run": ("the run's folder", ""),
+    "run": ("the folder of a run, or one that was exported", ""),
     "images": ("a picture, a folder or a glob: 'scans/**/*.png'", "restore codes similar anomalies traverse"),
     "out": ("the folder for the results (applied/<the run's name>)", "restore similar walk traverse"),
     "trust": ("true: the run may use classes of your own", ""),
@@ -23,7 +22,7 @@ KEYS = {  # what each is about, and the tasks that it belongs to; none: all
     "similar": ("show what is nearest to this picture in the code", "codes similar"),
     "neighbours": ("how many (10)", "similar"),
     "anomalies": ("rank the pictures by their error, in this .csv", "anomalies"),
-    "false_alarms": ("the share of normal pictures to be flagged (0.05)", "anomalies"),
+    "false_alarms": ("the share of normal pictures to be flagged (0.05, or more if need be)", "anomalies"),
     "normal": ("the subfolder of the normal pictures, for ROC and PR", "anomalies"),
     "walk": ("a,b,...: an animation from picture to picture", "walk"),
     "traverse": ("true: an animation along each main direction of the code", "traverse"),
@@ -48,7 +47,7 @@ class Options:
     similar: str = ""
     neighbours: int = 10
     anomalies: str = ""
-    false_alarms: float = 0.05
+    false_alarms: float | None = None  # 0.05, or the least that the validation images allow
     normal: str = ""
     walk: str = ""
     traverse: bool = False
@@ -90,7 +89,8 @@ def parse(words: Sequence[str]) -> Options:
             raise UserError(f"no key {key}: {suggest(key, KEYS)}")
     hints = get_type_hints(Options)
     for key, value in given.items():
-        setattr(options, key, _value(key, value, hints[key]))
+        kind, *_ = get_args(hints[key]) or (hints[key],)
+        setattr(options, key, _value(key, value, kind))
     _check(options, given)
     return options
 
@@ -128,7 +128,8 @@ def _check(options: Options, given: dict[str, str]) -> None:
     checks.integer("batch", options.batch, 1, 10**6)
     checks.integer("neighbours", options.neighbours, 1, 1000)
     checks.integer("steps", options.steps, 2, 1000)
-    checks.number("false_alarms", options.false_alarms, above=0, below=1)
+    if options.false_alarms is not None:
+        checks.number("false_alarms", options.false_alarms, above=0, below=1)
     checks.choice("format", options.format, ("gif", "mp4"))
     for key, endings in (("codes", (".npz", ".parquet")), ("anomalies", (".csv",))):
         if (value := given.get(key)) and not value.endswith(endings):
@@ -154,8 +155,3 @@ def usage() -> str:
         "More: docs/apply.md",
     ]
     return "\n".join(lines)
-
-
-def smallest_sample(rate: float) -> int:
-    """How many normal pictures it takes to calibrate a threshold for a rate of false alarms."""
-    return math.ceil(1 / rate - 1e-9) - 1

@@ -3,7 +3,6 @@
 import glob
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -12,14 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from autoencoders.data.pictures import SUFFIXES
+from autoencoders.data.pictures import SUFFIXES, Unreadable, no_bomb_warnings, opened, refusal, upright
 from autoencoders.errors import UserError
 from autoencoders.files import atomic_write
 
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # Pillow's other readers are not for strangers' files
 SAVING: dict[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -115,17 +113,9 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _entry(path: Path, base: Path) -> Entry:
-    name, real = path.relative_to(base).as_posix(), Path(os.path.realpath(path))
-    refused = _unprintable(name)
-    if ".." in name.split("/") or not real.is_relative_to(os.path.realpath(base)):
-        refused = refused or f"leads out of {base}"
-    elif not path.exists():
-        refused = refused or "is a link to nothing"
-    elif path.is_dir():
-        refused = refused or "is a folder that is a link or can't be read"
-    elif not path.is_file():
-        refused = refused or "is not a file"  # opening a pipe would wait for ever
-    return Entry(path, name, refused)
+    name = path.relative_to(base).as_posix()
+    above = f"leads out of {base}" if ".." in name.split("/") else ""
+    return Entry(path, name, _unprintable(name) or above or refusal(path, base))
 
 
 def _unprintable(name: str) -> str:
@@ -138,27 +128,10 @@ def _unprintable(name: str) -> str:
 def read(path: Path) -> Picture:
     """
     Raises:
-        UserError: it is no picture, damaged, too large or of a kind that is not known.
+        Unreadable: it is no picture, damaged, too large or of a kind that is not known.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                return _read(image)
-    except UserError:
-        raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{Image.MAX_IMAGE_PIXELS or 0:,}"
-        raise UserError(f"has more than {limit} pixels, as what should fill the memory") from None
-    except UnidentifiedImageError:
-        raise UserError("is not a picture of a format that is read here") from None
-    except MemoryError:
-        raise UserError("does not fit into the memory") from None
-    except Exception as error:  # a damaged file makes Pillow raise all kinds
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"can't be read: {error.strerror}") from None
-        raise UserError(f"is damaged: {str(error) or type(error).__name__}") from None
+    with no_bomb_warnings(), opened(path) as image:
+        return _read(image)
 
 
 def _read(image: Any) -> Picture:
@@ -166,13 +139,13 @@ def _read(image: Any) -> Picture:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # whose others are previews
         notes.append(f"has {image.n_frames} frames, of which the first is taken")
     deep = image.mode not in DEEP and ";16" in str(image.tile)
-    image.load()
     kind, icc = str(image.format).replace("MPO", "JPEG"), image.info.get("icc_profile")
-    image, exif = _upright(image)
+    image = upright(image)
+    exif = _exif(image) if kind != "TIFF" else b""  # of which they are its own tags, that Pillow writes anew
     if deep:
         notes.append("has 16 bits a channel, of which Pillow reads 8")
     if image.mode in ("I", "F"):
-        raise UserError("has 32 bits a pixel: gray ones of 8 and 16 bits and colour are read")
+        raise Unreadable("has 32 bits a pixel: gray ones of 8 and 16 bits and colour are read")
     if image.mode in DEEP:
         return Picture(np.asarray(image).astype(np.uint16)[..., None], None, kind, exif, icc, notes)
     mode = _mode(image)
@@ -192,16 +165,14 @@ def _mode(image: Any) -> str:
     return ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")
 
 
-def _upright(image: Any) -> tuple[Any, bytes]:
-    """Turned as its EXIF data says, and these without it; damaged ones count as none."""
+def _exif(image: Any) -> bytes:
+    """Without the orientation, which it has been turned by; damaged ones count as none."""
     try:
-        turned = ImageOps.exif_transpose(image)
-        exif = turned.getexif()
+        exif = image.getexif()
         exif.pop(ORIENTATION, None)
-        # A TIFF's are its own tags, which Pillow writes anew.
-        return turned, exif.tobytes() if len(exif) and image.format != "TIFF" else b""
-    except Exception:
-        return image, b""
+        return exif.tobytes() if len(exif) else b""
+    except Exception:  # of all kinds
+        return b""
 
 
 # ---- writing -----------------------------------------------------------------------------------------------

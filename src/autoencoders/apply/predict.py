@@ -16,7 +16,9 @@ from tqdm import tqdm
 from autoencoders import devices, training
 from autoencoders.apply import pictures
 from autoencoders.apply.pictures import Entry, Picture
+from autoencoders.data import ImageDataModule
 from autoencoders.data.modules import as_colour
+from autoencoders.data.pairs import Images
 from autoencoders.errors import UserError, one_line
 from autoencoders.processes import Ranks
 from autoencoders.randomness import Randomness, Stream
@@ -110,6 +112,22 @@ class Predictor(LightningModule):
             say(f"left out: {name} {outcome.wrong}")
         self.outcomes.append(outcome)
         return True
+
+
+def validation_images(data: Any, task: str) -> Images:
+    """The run's validation images, for a task that says what it needs them for.
+
+    Raises:
+        UserError: they are not to be had.
+    """
+    try:
+        if not isinstance(data, ImageDataModule):
+            raise UserError(f"{type(data).__name__} is no ImageDataModule")
+        data.prepare_data()
+        data.setup("validate")
+    except UserError as error:
+        raise UserError(f"{task} needs the validation images of the run: {error}") from None
+    return data.val
 
 
 def counted(number: int) -> str:

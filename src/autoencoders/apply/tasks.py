@@ -7,16 +7,25 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from autoencoders import hardware, runs, training, untrusted
+from autoencoders import hardware, training
 from autoencoders.apply import anomalies, codes, motion, pictures
 from autoencoders.apply.command import Options
 from autoencoders.apply.pictures import Entry
-from autoencoders.apply.predict import Outcome, build_trainer, channels, counted, predict
+from autoencoders.apply.predict import (
+    Outcome,
+    build_trainer,
+    channels,
+    counted,
+    predict,
+    validation_images,
+)
 from autoencoders.apply.restore import Restore, check_apart, claim_folder, names_apart
 from autoencoders.config import plain
 from autoencoders.corruption import Corruption, Identity
+from autoencoders.data.pairs import Images
 from autoencoders.errors import UserError, is_main_process
 from autoencoders.processes import Interrupted, Interruption
+from autoencoders.trained import load_weights, weights_file
 
 
 class Job:
@@ -26,7 +35,7 @@ class Job:
         self.options, self.run, self.cfg = options, run, cfg
         self.data = training.build_data(cfg)
         self.model = training.build_model(cfg, self.data)
-        untrusted.load_weights(self.model, runs.best_checkpoint(run))
+        load_weights(self.model, run)
         self.model.eval()
         channels(self.model)
         if options.task not in ("restore", "anomalies") and not getattr(self.model, "code_dim", 0):
@@ -44,6 +53,8 @@ class Job:
         """
         if not self.options.corrupt:
             return None
+        if getattr(self.data, "measured", False):
+            raise UserError("corrupt=true: this run has learnt from measured pictures: name such ones")
         corruption: Corruption = getattr(self.data, "corruption", Identity())
         if isinstance(corruption, Identity):
             raise UserError(
@@ -60,9 +71,8 @@ class Job:
         if is_main_process():
             node = OmegaConf.select(self.cfg, "data.corruption") if options.corrupt else None
             corruption = None if node is None else plain(node)
-            claim_folder(
-                out, runs.best_checkpoint(self.run), {"overlap": options.overlap, "corruption": corruption}
-            )
+            settings = {"overlap": options.overlap, "corruption": corruption}
+            claim_folder(out, weights_file(self.run), settings)
 
         def report(outcomes: list[Outcome]) -> None:
             skipped = sum(outcome.skipped for outcome in outcomes)
@@ -100,12 +110,16 @@ class Job:
         options, task = self.options, anomalies.Score(self.corruption())
         if options.normal:
             anomalies.check_normal(self.entries, options.normal)
-        held_out = anomalies.validation(self.data, options.false_alarms) if is_main_process() else None
+        held_out: Images | None = None
+        rate = anomalies.RATE
+        if is_main_process():
+            held_out = validation_images(self.data, "anomalies=")
+            rate = anomalies.checked_rate(options.false_alarms, len(held_out))
 
         def rank(outcomes: list[Outcome]) -> None:
             assert held_out is not None
             normal = anomalies.scores(self.model, self.data, held_out, options.corrupt)
-            limit = anomalies.threshold(normal, options.false_alarms)
+            limit = anomalies.threshold(normal, rate)
             ranked = [
                 anomalies.Ranked(self.entries[outcome.place], outcome.result)
                 for outcome in sorted(outcomes, key=lambda outcome: -(outcome.result or 0))
@@ -113,7 +127,7 @@ class Job:
             ]
             anomalies.save(Path(options.anomalies), ranked, limit)
             print(
-                f"threshold {limit:.6g}: at most {options.false_alarms:.3g} false alarms, by the "
+                f"threshold {limit:.6g}: at most {rate:.3g} false alarms, by the "
                 f"{len(normal)} validation images of the run"
             )
             for line in anomalies.summary(ranked, limit, options.normal):

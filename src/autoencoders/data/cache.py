@@ -26,7 +26,7 @@ from autoencoders.errors import UserError, is_main_process, one_line
 
 SPLITS = ("train", "val", "test")
 AT_ONCE = 256  # pictures that are decoded before they are written
-VERSION = 1  # of the format
+VERSION = 2  # of the format, and of what is read
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def key(settings: Mapping[str, Any], files: Mapping[str, Path]) -> str:
     """A name for the cache of some files, by name, by their names, sizes and times, and the settings."""
     hashed = hashlib.sha256(json.dumps([VERSION, settings], sort_keys=True, default=str).encode())
     for name, file in files.items():
-        status = file.stat()
-        hashed.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        status = file.stat() if file.exists() else file.lstat()  # of a link to nothing
+        hashed.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"))
     return hashed.hexdigest()[:20]
 
 
@@ -115,7 +115,7 @@ def _write(folder: Path, splits: Mapping[str, Sequence[Item]], what: str, strict
                         if isinstance(pictures, str):
                             bad.append((item.name, pictures))
                             if strict:
-                                raise UserError(f"{item.name}: {pictures} (data.strict=false leaves it out)")
+                                raise UserError(f"{item.name} {pictures} (data.strict=false leaves it out)")
                             continue
                         for file, picture in zip(files, pictures, strict=True):
                             file.write(picture.tobytes())
@@ -137,10 +137,10 @@ def _decoded(item: Item) -> list[Bytes] | str:
     except Unreadable as error:
         return str(error)
     except OSError as error:
-        return one_line(str(error))
+        return f"can't be read: {one_line(str(error))}"
     if len({picture.shape[1:] for picture in pictures}) > 1:
         shapes = " and ".join(f"{picture.shape[2]} x {picture.shape[1]}" for picture in pictures)
-        return f"the two pictures are {shapes} pixels"
+        return f"is no pair: {shapes} pixels"
     return pictures
 
 
@@ -173,7 +173,7 @@ def say_what_there_is(folder: Path) -> None:
     if is_main_process():
         print("pictures: {:,} to train on, {:,} to validate, {:,} to test".format(*counts), flush=True)
     if bad and is_main_process():
-        some = "; ".join(f"{name}: {why}" for name, why in bad[:3])
+        some = "; ".join(f"{name} {why}" for name, why in bad[:3])
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
         print(one_line(f"left out, as unreadable: {len(bad)} (all in {folder / 'index.json'}): {some}{more}"))
 

@@ -1,25 +1,22 @@
-"""The user's own images: a folder of pictures, a file of arrays, or a pair of folders."""
+"""The data module of the user's own images: a folder of pictures, a file of arrays, or a pair of them."""
 
-from collections.abc import Callable, Sequence
-from copy import copy
+from collections.abc import Callable
 from functools import cached_property, partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from autoencoders import checks
 from autoencoders.corruption import Identity
 from autoencoders.data import cache, pictures
 from autoencoders.data.cache import SPLITS, Item
+from autoencoders.data.collections import Arrays, Folder, Patches, Photos, RandomPatches
 from autoencoders.data.modules import ImageDataModule, binarized, default_root
-from autoencoders.data.pairs import Images, RawBatch
+from autoencoders.data.pairs import Images
 from autoencoders.errors import UserError
 from autoencoders.randomness import Randomness, Stream
 
-NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of their folders
 HELD_OUT = 0.1  # of the pictures, for a split that has no folder of its own
 MOST_HELD_OUT = {"val": 5000, "test": 10_000}
 
@@ -72,6 +69,8 @@ class ImageFolder(ImageDataModule):
         if size is not None:
             checks.integer("size", size, 1, 4096)
         for name, value in (("validation_size", validation_size), ("test_size", test_size)):
+            if isinstance(value, float):
+                raise ValueError(f"{name}={value} must be a number of pictures, not a share of them")
             if value is not None:
                 checks.integer(name, value, 1, 10**6)
         self.fit, self.strict, self.held_out = fit, strict, {"val": validation_size, "test": test_size}
@@ -93,6 +92,8 @@ class ImageFolder(ImageDataModule):
         gray_input = self._measured is not None and not self._measured.in_colour()
         if gray_input and options.get("input") is None:
             options["input"] = "gray"
+        if self.measured and options.get("corrupt_once"):
+            raise ValueError("corrupt_once=True does not go with input_root, which has the corrupted images")
         super().__init__(root or "pictures", size=size, validation_size=validation_size or 1, **options)
         self._input_channels = self.input_shape[0]
         if fit == "patches" and self.corrupt_once:
@@ -102,8 +103,8 @@ class ImageFolder(ImageDataModule):
         if self.measured and self.binarize:
             raise ValueError("binarize=True does not go with input_root")
 
-    _clean: "Folder | Arrays"
-    _measured: "Folder | Arrays | None" = None
+    _clean: Folder | Arrays
+    _measured: Folder | Arrays | None = None
 
     def prepare_data(self) -> None:
         """Decodes what is not in the cache yet."""
@@ -145,7 +146,7 @@ class ImageFolder(ImageDataModule):
         self._measured = None if input_root is None else self._opened(Path(input_root), "input_root")
         self.classes = self._clean.classes  # type: ignore[misc]
 
-    def _opened(self, root: Path, name: str) -> "Folder | Arrays":
+    def _opened(self, root: Path, name: str) -> Folder | Arrays:
         if root.is_dir():
             return Folder(root)
         if root.suffix.lower() in pictures.ARRAYS and root.is_file():
@@ -181,7 +182,11 @@ class ImageFolder(ImageDataModule):
                 "there must be some to train on, to validate and to test"
             )
         inputs = self._inputs()
-        return {split: [self._item(place, inputs) for place in there[split]] for split in SPLITS}
+        items = {split: [self._item(place, inputs) for place in there[split]] for split in SPLITS}
+        for name in self._clean.links:  # which reading refuses, so that they are named
+            read = partial(pictures.read, self.root / name, self.channels, None, self.fit, self.root)
+            items["train"].append(Item(name, 0, (read,)))
+        return items
 
     def _item(self, place: int, inputs: Callable[[int], int] | None) -> Item:
         reads = [self._clean.reader(place, self.channels, self._side, self.fit)]
@@ -239,179 +244,9 @@ class SamplePhotos(ImageFolder):
     def __init__(self, *, fit: str = "patches", channels: int = 3, **options: Any) -> None:
         super().__init__("sample photos", fit=fit, channels=channels, **options)
 
-    def _opened(self, root: Path, name: str) -> "Folder | Arrays":
+    def _opened(self, root: Path, name: str) -> Folder | Arrays:
         return Photos() if name == "root" else super()._opened(root, name)
-
-
-class Folder:
-    """A folder of pictures: their names, labels and splits."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, found = root, pictures.find(root)
-        if not found:
-            raise UserError(f"data.root={root} has no pictures: {', '.join(pictures.SUFFIXES)} are read")
-        folders = {path.parts[0].lower(): path.parts[0] for path in found if len(path.parts) > 1}
-        self._folders = {
-            split: folders[name] for split, names in NAMES.items() for name in names if name in folders
-        }
-        if "train" in self._folders:
-            found = [path for path in found if path.parts[0] in self._folders.values()]
-        else:
-            self._folders = {}
-        self._paths, self.names = found, [str(path) for path in found]
-        within = [path.parts[1:-1] if self._folders else path.parts[:-1] for path in found]
-        named = sorted({parts[0] for parts in within if parts})
-        self.classes = tuple(named) if all(within) and len(named) > 1 else ()
-        number = {name: label for label, name in enumerate(self.classes)}
-        self.labels = [number[parts[0]] if self.classes else 0 for parts in within]
-
-    def files(self) -> dict[str, Path]:
-        """By their names within the folder."""
-        return {name: self.root / path for name, path in zip(self.names, self._paths, strict=True)}
-
-    def in_colour(self) -> bool:
-        return pictures.in_colour(list(self.files().values()))
-
-    def splits(self) -> dict[str, list[int]]:
-        """The places of the pictures of each split that has a folder; of training, if there are none."""
-        if not self._folders:
-            return {"train": list(range(len(self.names)))}
-        return {
-            split: [place for place, path in enumerate(self._paths) if path.parts[0] == folder]
-            for split, folder in self._folders.items()
-        }
-
-    def reader(self, place: int, channels: int, size: int | None, fit: str) -> Callable[[], pictures.Bytes]:
-        return partial(pictures.read, self.root / self._paths[place], channels, size, fit)
-
-
-class Photos(Folder):
-    """The sample photos, likewise."""
-
-    SPLITS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "train": (
-            "astronaut.png", "flower.jpg", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png",
-            "motorcycle_right.png", "brick.png", "coins.png", "grass.png", "gravel.png",
-        ),
-        "val": ("coffee.png", "moon.png"),
-        "test": ("camera.png", "chelsea.png", "china.jpg", "rocket.jpg"),
-    }  # fmt: skip
-
-    def __init__(self) -> None:
-        self._paths = [_photo(name) for names in self.SPLITS.values() for name in names]
-        self.root, self.classes = Path(), ()
-        self.names, self.labels = [path.name for path in self._paths], [0] * len(self._paths)
-
-    def splits(self) -> dict[str, list[int]]:
-        return {split: [self.names.index(name) for name in names] for split, names in self.SPLITS.items()}
-
-
-class Arrays:
-    """A file of arrays, likewise."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.images, labels = pictures.load_arrays(path)
-        self.names = [f"{path.name}[{place}]" for place in range(len(self.images))]
-        self.labels = [0] * len(self.images) if labels is None else labels.tolist()
-        if min(self.labels) < 0 or max(self.labels) > 10_000:
-            raise UserError(f"{path}: its labels must be from 0 to 10,000")
-        self.classes = () if labels is None else tuple(str(label) for label in range(max(self.labels) + 1))
-        self.size: tuple[int, int] = tuple(self.images.shape[1:3])
-
-    def files(self) -> dict[str, Path]:
-        return {self.path.name: self.path}
-
-    def in_colour(self) -> bool:
-        return self.images.ndim == 4 and self.images.shape[3] >= 3
-
-    def splits(self) -> dict[str, list[int]]:
-        return {"train": list(range(len(self.images)))}
-
-    def reader(self, place: int, channels: int, size: int | None, fit: str) -> Callable[[], pictures.Bytes]:
-        return lambda: pictures.read_array(self.images[place], channels, size, fit)
-
-
-def _photo(name: str) -> Path:
-    """Where its package holds it; the package itself, which takes long to import, is not asked."""
-    for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
-        found = find_spec(package)
-        for place in (found.submodule_search_locations or ()) if found else ():
-            if (path := Path(place) / folder / name).is_file():
-                return path
-    raise UserError(f"data=sample_photos: scikit-image and scikit-learn no longer bring {name} with them")
 
 
 def _stem(name: str) -> str:
     return str(Path(name).with_suffix(""))
-
-
-class Patches:
-    """The squares of a fixed grid over pictures whose bytes lie in a row: like a tensor (N, C, S, S) of which
-    only what is asked for is in memory.
-
-    Args:
-        flat: the bytes (C, H, W) of each picture, one after the other.
-        sizes: (H, W) of each.
-    """
-
-    def __init__(self, flat: Tensor, sizes: Sequence[tuple[int, int]], channels: int, side: int) -> None:
-        self.flat, self.channels, self.side = flat, channels, side
-        self.sizes = torch.tensor(sizes)
-        pixels = self.sizes.prod(1) * channels
-        self.offsets = pixels.cumsum(0) - pixels
-        rows, columns = (self.sizes // side).unbind(1)
-        counts = rows * columns
-        self.picture = torch.repeat_interleave(torch.arange(len(sizes)), counts)  # (N,)
-        place = torch.arange(len(self.picture)) - (counts.cumsum(0) - counts)[self.picture]
-        columns = columns[self.picture]
-        self.corner = side * torch.stack([place // columns, place % columns], 1)  # (N, 2): top and left
-
-    def __len__(self) -> int:
-        return len(self.picture)
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((len(self), self.channels, self.side, self.side))
-
-    def __getitem__(self, rows: Any) -> Tensor:
-        """The patches (B, C, S, S) at some places."""
-        return self.cut(self.picture[rows], self.corner[rows])
-
-    def first(self, count: int) -> "Patches":
-        """The first ones alone."""
-        part = copy(self)
-        part.picture, part.corner = self.picture[:count], self.corner[:count]
-        return part
-
-    def index_select(self, _: int, rows: Tensor) -> Tensor:
-        return self.cut(self.picture[rows], self.corner[rows])
-
-    def cut(self, picture: Tensor, corner: Tensor) -> Tensor:
-        """The squares (B, C, S, S) at `corner` (B, 2) of the pictures (B,)."""
-        out = torch.empty((len(picture), self.channels, self.side, self.side), dtype=torch.uint8)
-        starts, places = self.offsets[picture].tolist(), corner.tolist()
-        for row, ((height, width), start, (top, left)) in enumerate(
-            zip(self.sizes[picture].tolist(), starts, places, strict=True)
-        ):
-            whole = self.flat[start : start + self.channels * height * width].view(-1, height, width)
-            out[row] = whole[:, top : top + self.side, left : left + self.side]
-        return out
-
-
-class RandomPatches(Images):
-    """Training patches: at each step a new place in the picture of each. Looked at otherwise, they are those
-    of the grid."""
-
-    def __init__(self, images: Patches, labels: Tensor, corrupted: Patches | None, seed: int) -> None:
-        super().__init__(cast(Tensor, images), labels, cast(Tensor | None, corrupted))
-        self.patches, self.measured, self.seed = images, corrupted, seed
-
-    def take(self, rows: Tensor, step: int = 0, part: slice = slice(None)) -> RawBatch:
-        """As for `Images`."""
-        chance = Randomness(self.seed, Stream.CROPS, step, rows=len(rows)).uniform(len(rows), 2)[part]
-        picture = self.patches.picture[rows[part]]
-        free = self.patches.sizes[picture] - self.patches.side + 1
-        corner = (chance * free).long()
-        corrupted = None if self.measured is None else self.measured.cut(picture, corner)
-        return RawBatch(step, self.patches.cut(picture, corner), self.labels[rows[part]], corrupted)

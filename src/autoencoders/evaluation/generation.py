@@ -87,8 +87,9 @@ def generation(subject: Subject) -> tuple[Scores, dict[str, Tensor]]:
     Gaussians fitted to training codes (of codes of more than 64 numbers to their 64 main directions, the
     others being Gaussian); beside them the test images' reconstructions, and other real images.
 
-    Each against 5,000 test images in DigitNet's features: the Fréchet distance (smaller is better), and
-    precision, recall, density and coverage (Naeem et al. 2020; nearer to 1 is better).
+    Each against 5,000 test images, or all if there are fewer, in the features of DigitNet, a small classifier
+    trained on this data set's training images (not of Inception: it is no FID): the Fréchet distance (smaller
+    is better), and precision, recall, density and coverage (Naeem et al. 2020; nearer to 1 is better).
 
     Returns:
         The scores, none where the images have no classes to train DigitNet on, and 100 samples

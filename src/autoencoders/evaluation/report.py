@@ -4,6 +4,7 @@ import base64
 import inspect
 import io
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -176,4 +177,5 @@ def _read(path: Path) -> dict[str, Any]:
 def _explained(group: Callable[..., Any] | None) -> str:
     """What a group's metrics are, from its docstring."""
     text = inspect.getdoc(group) or ""
-    return text.partition("\n\nReturns:")[0].replace("`", "")
+    text = text.partition("\n\nReturns:")[0].replace("`", "")
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text)  # a page breaks its lines itself

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, median_filter
-from skimage.restoration import denoise_tv_chambolle
+from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,12 +17,25 @@ from autoencoders.metrics import psnr, squared_error
 
 TUNED_ON, MOST_TUNED = (
     200,
-    2_500_000,
+    1_000_000,
 )  # validation images, and their numbers, that choose a filter's parameter
 MOST_RESTORED = 41_000_000  # numbers of the test images that are restored without the model
 WINDOW, WINDOWS, WINDOW_IMAGES = 11, 400_000, 2000  # of the local linear map: pixels a side; how many fit it
 Filter = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 Restorer = Callable[[Batch], Tensor]
+
+
+def non_local_means(images: NDArray[np.float32], std: float) -> NDArray[np.float32]:
+    """Images (B, C, H, W), each pixel the mean of those that are surrounded alike (Buades et al. 2005), under
+    noise of a standard deviation."""
+    gray = images.shape[1] == 1  # which scikit-image gets wrong if it is told of the one channel
+    options = {"patch_size": 5, "patch_distance": 6, "h": 0.6 * std, "sigma": std}
+    means = [
+        denoise_nl_means(image[0] if gray else image, channel_axis=None if gray else 0, **options)
+        for image in images
+    ]
+    return np.stack(means).reshape(images.shape)
+
 
 # A filter of images (B, C, H, W) with one parameter, and the values that are tried.
 FILTERS: dict[str, tuple[Filter, tuple[float, ...]]] = {
@@ -32,9 +45,11 @@ FILTERS: dict[str, tuple[Filter, tuple[float, ...]]] = {
         lambda x, weight: np.stack(
             [denoise_tv_chambolle(i, weight, max_num_iter=50, channel_axis=0) for i in x]
         ),
-        (0.05, 0.1, 0.3, 0.6, 1.0, 2.0),
+        (0.03, 0.05, 0.07, 0.1, 0.15, 0.3, 0.6, 1.0, 2.0),
     ),
+    "non-local means": (non_local_means, (0.03, 0.06, 0.1, 0.15, 0.25)),
 }
+PHOTOGRAPH = 48  # pixels a side from which on images are like each other within: below, no non-local means
 
 
 class Restorers:
@@ -47,7 +62,9 @@ class Restorers:
     def __init__(self, subject: Subject) -> None:
         self.subject, self.every = subject, subject.every(MOST_RESTORED)
         some = f", on 1 in {self.every} images" if self.every > 1 else ""
-        self.chosen = {name: self._tuned(name) for name in FILTERS}
+        small = min(subject.data.target_shape[1:]) < PHOTOGRAPH
+        names = [name for name in FILTERS if not (small and name == "non-local means")]
+        self.chosen = {name: self._tuned(name) for name in names}
         self.by_name: dict[str, Restorer] = {
             f"{name}{some}": partial(_filtered, FILTERS[name][0], parameter)
             for name, parameter in self.chosen.items()
