@@ -26,7 +26,7 @@ IDS = {"wandb-id.txt": r"[\w-]{1,64}", "mlflow-id.txt": r"[0-9a-f]{32}"}  # of a
 OF_WANDB = "wandb/*/logs/debug-core.log"  # a link that W&B makes to its own log, and never reads
 # Keys of a logger that a stranger's file may set: the others say where to send, with the user's own account.
 OF_LOGGERS = re.compile(
-    r"logger\.\w+\.(_target_|project|group|mode|name|notes|job_type|experiment_name|run_name"
+    r"logger\.\w+\.(_target_|project|group|mode|log_model|name|notes|job_type|experiment_name|run_name"
     r"|tags(\[\d+\]|\.[\w-]+)?)"
 )
 # Keys that say where to read, write or send to, which a stranger's file may not choose.
