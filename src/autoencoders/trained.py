@@ -1,5 +1,7 @@
 """A trained run in Python: `autoencoders.load`."""
 
+import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from autoencoders import runs, untrusted
-from autoencoders.errors import UserError
+from autoencoders.errors import UserError, explain
 from autoencoders.export import folder as exported
 from autoencoders.training import build_data, build_model
 
@@ -187,12 +190,39 @@ def read(path: Path, trust: bool, trusting: str) -> TrainedRun:
     is_exported = exported.is_exported(path)
     config = (exported.read_config if is_exported else runs.read_run)(path, trust, trusting)
     config.trust = trust
-    model = build_model(config, build_data(config))
-    if is_exported:
-        exported.load_weights(model, path)
+    weights = exported.weights_of(path) if is_exported else runs.best_checkpoint(path)
+    checkpoint = None if is_exported else untrusted.read_checkpoint(weights)
+    try:
+        with nullcontext() if trust else NoLargerThan(weights):
+            model = build_model(config, build_data(config))
+    except Exception as error:  # of Hydra's, Lightning's and torch's kinds, for a value that is none
+        if (line := explain(error)) is None:
+            raise
+        raise UserError(line) from error
+    if checkpoint is None:
+        exported.load_weights(model, weights)
     else:
-        untrusted.load_weights(model, runs.best_checkpoint(path))
+        untrusted.put_checkpoint(model, checkpoint, weights)
     return TrainedRun(path, config, model.eval())
+
+
+class NoLargerThan(TorchFunctionMode):
+    """Refuses to make a model of more numbers than its file has bytes, before they take memory."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.weights, self.left = weights, weights.stat().st_size
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn):
+            sizes = kwargs.get("size", args if args and isinstance(args[0], int) else args[0])
+            self.left -= math.prod(sizes)
+            if self.left < 0:
+                raise UserError(
+                    f"{self.weights} does not hold this model's weights: it is too small, or cut off"
+                )
+        return function(*args, **kwargs)
 
 
 def _given_back(tensor: Tensor, single: bool, as_numpy: bool) -> Any:
