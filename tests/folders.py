@@ -12,13 +12,12 @@ from autoencoders.training import build_data, build_model
 
 
 def make(folder: Path, data_root: Path, *overrides: str) -> Path:
-    """An untrained autoencoder's run folder."""
+    """An untrained model's run folder."""
     said = [
         *tiny.SMALL,
         f"data.root={data_root}",
         "logger=csv",
-        "network=linear",
-        "model.code_dim=2",
+        *([] if "model=restoration" in overrides else ["network=linear", "model.code_dim=2"]),
         *overrides,
     ]
     folder.mkdir(parents=True)

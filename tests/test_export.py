@@ -24,12 +24,13 @@ from torch import nn
 
 import autoencoders
 from autoencoders import untrusted
-from autoencoders.export import checking, export, folder, fresh, onnx_files
+from autoencoders.export import checking, folder, fresh, onnx_files
 from autoencoders.export.__main__ import main
 
 MLP = ["network=mlp", "network.hidden=[8]", "model.code_dim=3"]
 FILES = {"README.md", "config.json", "model.safetensors", *fresh.GRAPHS}
-MODELS = ("autoencoder", "linear", "denoising", "colorization", "vae")
+MODELS = ("autoencoder", "linear", "denoising", "colorization", "vae", "restoration")
+UNET = ["model=restoration", "network.widths=[4]"]
 
 
 def make(run: Path, data_root: Path, *overrides: str) -> Path:
@@ -63,6 +64,39 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+class Here:
+    """A reader as that of `checking`, in this process, as one of its own costs seconds."""
+
+    def __init__(self, kind: str, folder: Path, trust: bool, scratch: Path) -> None:
+        self.kind, self.folder, self.batches = kind, folder, list[fresh.Batch]()
+
+    def send(self, batch: fresh.Batch) -> None:
+        self.batches.append(batch)
+
+    def answer(self) -> dict[str, Any]:
+        run = fresh.of_onnx(self.folder) if self.kind == "onnx" else fresh.of_package(self.folder, False)
+        return fresh.compared(fresh.graphs_in(self.folder), run, iter(self.batches))
+
+    def end(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def restorer(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """The export of a model without a code, whose run was not evaluated."""
+    run = folders.make(tmp_path_factory.mktemp("restorers") / "run", data_root, *UNET)
+    (run / "evaluation" / "metrics.json").unlink()
+    with torch.random.fork_rng():  # an untrained U-Net changes nothing
+        checkpoint = untrusted.read_checkpoint(run / "checkpoints" / "best.ckpt")
+        for value in checkpoint["state_dict"].values():
+            value.add_(0.1 * torch.randn_like(value))
+        torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
+    out = run.with_name("restorer")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(checking, "_Reader", Here)
+        main([f"run={run}", f"out={out}"])
+    return out
+
+
 @pytest.fixture
 def stranger(exported: Path, tmp_path: Path) -> Path:
     """An exported folder that a test may spoil."""
@@ -84,6 +118,37 @@ def test_every_form_gives_what_the_run_gives(run: Path, exported: Path) -> None:
     assert np.abs(graphs("encoder.onnx", images) - codes).max() < 1e-5
     assert np.abs(graphs("decoder.onnx", codes) - ours.decode(codes)).max() < 1e-5
     assert np.abs(graphs("autoencoder.onnx", images[:1]) - ours.reconstruct(images[:1])).max() < 1e-5
+
+
+def test_a_model_without_a_code_is_one_graph_for_images_of_any_size(restorer: Path) -> None:
+    ours, theirs = autoencoders.load(restorer.with_name("run")), autoencoders.load(restorer)
+    assert {path.name for path in restorer.iterdir()} == {
+        "README.md", "config.json", "model.safetensors", "restorer.onnx"
+    }  # fmt: skip
+    graph = fresh.of_onnx(restorer)
+    for count, height, width in ((1, 28, 28), (3, 28, 28), (2, 31, 64), (1, 2, 5), (1, 1, 1)):
+        images = torch.rand(count, 1, height, width).numpy()
+        wanted = ours.reconstruct(images)
+        assert np.abs(wanted - images).max() > 0.01
+        assert np.array_equal(theirs.reconstruct(images), wanted)
+        assert np.abs(graph("restorer.onnx", images) - wanted).max() < 1e-5
+    assert "has no code" in str(line_of(lambda: theirs.encode(images)))
+
+
+def test_the_card_of_a_model_without_a_code_says_so(restorer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = (restorer / "README.md").read_text()
+    assert "| code | none" in card
+    assert "| reads | images (N, 1, H, W)" in card
+    assert "encoder.onnx" not in card
+    assert "encode(" not in card
+    assert "It was not compared with" in card  # as there is no evaluation
+    data: Any = ModelCard(card).data
+    assert (data.pipeline_tag, data.tags[1]) == ("image-to-image", "restoration")
+    monkeypatch.chdir(restorer.parent)
+    for block in re.findall(r"^```python\n(.*?)^```", card, re.M | re.S):
+        names: dict[str, Any] = {}
+        exec(block, names)
+        assert names["reconstructions"].shape == (8, 1, 28, 28)
 
 
 def test_a_run_and_its_export_have_the_same_data(
@@ -123,13 +188,14 @@ def test_secrets_stay_at_home(composed: Compose, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_exported(model: str, data_root: Path, tmp_path: Path) -> None:
     """With the networks of its own choice, through fresh processes."""
-    network = {"linear": "linear", "colorization": "conv_direct"}.get(model, "conv")
-    made = make(tmp_path / "run", data_root, f"model={model}", f"network={network}", "model.code_dim=16")
+    network = {"linear": "linear", "colorization": "conv_direct", "restoration": "unet"}.get(model, "conv")
+    code = [] if model == "restoration" else ["model.code_dim=16"]
+    made = make(tmp_path / "run", data_root, f"model={model}", f"network={network}", *code)
     main([f"run={made}", f"out={tmp_path / 'out'}"])
     card = (tmp_path / "out" / "README.md").read_text()
     assert ("posterior" in card) == (model == "vae")
     assert ("clip them" in card) == (model == "linear")
-    restores = model in ("denoising", "colorization")
+    restores = model in ("denoising", "colorization", "restoration")
     assert ModelCard(card).data.to_dict()["pipeline_tag"] == (
         "image-to-image" if restores else "image-feature-extraction"
     )
@@ -154,6 +220,7 @@ def test_the_hub_can_read_the_card(exported: Path) -> None:
 def test_the_card_says_what_was_measured(exported: Path) -> None:
     card = (exported / "README.md").read_text()
     assert "| PCA 3 | 0.03125 |" in card  # beside the model
+    assert "It was not compared with" not in card
     assert "| pixels \\| raw | 0.4375 |" in card
     assert "Gaussian(mean=0.5, std=0.5, clip=True)" in card
     assert "the mean of the posterior" in card
@@ -174,12 +241,6 @@ def test_the_card_s_python_runs(exported: Path, monkeypatch: pytest.MonkeyPatch)
         names: dict[str, Any] = {}
         exec(block, names)
         assert names["reconstructions"].shape == (8, 1, 28, 28)
-
-
-def test_without_an_evaluation_the_card_says_how_to_get_one(exported: Path) -> None:
-    template = (Path(export.__file__).parent / "README.md.j2").read_text()
-    assert "`python evaluate.py run=<run>` computes them" in template
-    assert "evaluate.py" not in (exported / "README.md").read_text()
 
 
 # ---- what is not exported ----------------------------------------------------------------------------------
@@ -218,7 +279,7 @@ def test_what_differs_is_not_exported(
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports to ONNX cost seconds, which what is refused before or after does not need."""
     monkeypatch.setattr(onnx_files, "write", lambda built, model: None)
-    found = checking.Checked(tiny.TEST, 0.25, 1.0, {}, {"onnx": 0.25, "package": 0.25})
+    found = checking.Checked(tiny.TEST, 0.25, {}, (3,), 1.0, {}, {"onnx": 0.25, "package": 0.25})
     monkeypatch.setattr(checking, "check", lambda *_: found)
 
 

@@ -47,6 +47,10 @@ def wandb_records(folder: Path, *, last: bool = False) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def wandb_artifacts(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record["artifact"] for record in records if record["type"] == "artifact"]
+
+
 def wandb_curve(folder: Path, name: str, *, last: bool = False) -> list[float]:
     items = [record["history"]["item"] for record in wandb_records(folder, last=last) if "history" in record]
     return [float(item[name]) for item in items if name in item]
@@ -96,7 +100,7 @@ def trained(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> tupl
         patched.delenv("WANDB_API_KEY", raising=False)
         patched.delenv("MLFLOW_TRACKING_URI", raising=False)
         patched.setattr(sys, "stdout", printed)
-        cfg = composed(*QUICK, "figures.every_n_epochs=1", ALL)
+        cfg = composed(*QUICK, "figures.every_n_epochs=1", ALL, "logger.wandb.log_model=true")
         OmegaConf.set_struct(cfg, False)
         cfg.notes = {"mirror": "https://me:hidden123@host", "api_key": "hidden123"}
         training.train(cfg, folder)
@@ -138,7 +142,7 @@ def test_every_logger_has_pictures_and_the_table_of_images(trained: tuple[Path, 
     from_mlflow = np.asarray(Image.open(artifacts / table["data"][0][1]["filepath"]).convert("L"), float)
 
     records = wandb_records(folder)
-    artifact = [record["artifact"] for record in records if record["type"] == "artifact"][-1]
+    artifact = [artifact for artifact in wandb_artifacts(records) if artifact["type"] != "model"][-1]
     files = {entry["path"]: Path(entry["local_path"]) for entry in artifact["manifest"]["contents"]}
     assert all(folder in path.parents for path in files.values())
     table = json.loads(files["validation_images.table.json"].read_text())
@@ -164,6 +168,27 @@ def test_every_logger_has_the_hyperparameters_and_the_model(trained: tuple[Path,
     configs = [record["config"]["update"] for record in wandb_records(folder) if "config" in record]
     assert any(update.get("model", {}).get("code_dim") == 16 for update in configs)
     assert run.data.metrics["final/val/mse"] == pytest.approx(min(column(folder, "val/mse")), rel=1e-5)
+
+
+def test_wandb_has_the_checkpoints_as_versions_of_a_model(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    run_id = (folder / "wandb-id.txt").read_text()
+    models = [artifact for artifact in wandb_artifacts(wandb_records(folder)) if artifact["type"] == "model"]
+    assert [set(artifact["aliases"]) for artifact in models] == [{"best", "latest"}, {"last", "latest"}]
+    measured = json.loads((folder / "metrics.json").read_text())
+    curve = column(folder, "val/mse")
+    for name, artifact, mse in zip(("best", "last"), models, (min(curve), curve[-1]), strict=True):
+        assert (artifact["name"], artifact["run_id"]) == (f"model-{run_id}", run_id)
+        (entry,) = artifact["manifest"]["contents"]
+        original = folder / "checkpoints" / f"{name}.ckpt"
+        assert entry["path"] == original.name
+        assert Path(entry["local_path"]).read_bytes() == original.read_bytes()
+        about = json.loads(artifact["metadata"])
+        assert about["config"]["model"]["code_dim"] == 16
+        assert about["config"]["notes"]["api_key"] == "***"
+        assert about["val/mse"] == pytest.approx(mse, rel=1e-5)
+    assert json.loads(models[0]["metadata"])["test/mse"] == measured["test/mse"]
+    assert "test/mse" not in json.loads(models[1]["metadata"])
 
 
 def test_nothing_secret_reaches_a_logger(trained: tuple[Path, str]) -> None:
@@ -220,6 +245,7 @@ def test_a_resumed_run_and_its_evaluation_continue_in_each_logger(
         records = json.dumps(wandb_records(tmp_path, last=True))
         assert "evaluation/figures/reconstructions" in records
         assert "evaluation/reconstruction/mse" in records
+        assert "model" not in {a["type"] for a in wandb_artifacts(wandb_records(tmp_path, last=True))}
     elif chosen == "tensorboard":
         found = events(tmp_path)
         assert [event.value for event in found.Scalars("train/loss")] == losses
@@ -397,6 +423,7 @@ def test_metrics_csv_keeps_its_rows_in_order(tmp_path: Path) -> None:
 def test_two_processes_log_as_one(data_root: Path, tmp_path: Path) -> None:
     own = f"+logger.own._target_={CSVLogger.__module__}.CSVLogger"
     options = [ALL, own, "callbacks=[lr_monitor,device_stats]", "trainer.devices=2", "network=mlp"]
+    options += ["logger.wandb.log_model=true"]
     process = start("train.py", data_root, *small(data_root, tmp_path / "run", *options))
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
@@ -404,6 +431,8 @@ def test_two_processes_log_as_one(data_root: Path, tmp_path: Path) -> None:
     assert [event.value for event in events(tmp_path / "run").Scalars("train/loss")] == losses
     assert mlflow_curve(tmp_path / "run", "train/loss") == losses
     assert wandb_curve(tmp_path / "run", "train/loss") == losses
+    artifacts = wandb_artifacts(wandb_records(tmp_path / "run"))
+    assert [artifact["type"] for artifact in artifacts].count("model") == 2
     (folder,) = (tmp_path / "run" / "lightning_logs").iterdir()
     assert column(folder, "train/loss") == losses
     assert column(tmp_path / "run", "lr-AdamW")

@@ -1,6 +1,7 @@
 """On the real data sets: fetched if need be, trained for a minute or two. Run by `make test-slow`."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,22 @@ def test_a_denoiser_beats_every_reference_after_two_epochs(tmp_path: Path) -> No
 def test_a_colorizer_beats_the_gray_image_after_four_epochs(tmp_path: Path) -> None:
     rows = scores(tmp_path / "run", "model=colorization", "trainer.max_epochs=4")
     assert rows["model"]["mse"] < 0.008
+
+
+@pytest.mark.parametrize("overrides", [["model=denoising"], ["model=vae"], ["experiment=colorization"]])
+def test_onnx_agrees_on_the_official_test_split(overrides: list[str], tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    short = ["trainer.max_epochs=1", "+trainer.limit_train_batches=50", "logger=csv"]
+    for command in (
+        ["train.py", *overrides, *short, f"hydra.run.dir={run}"],
+        ["-m", "autoencoders.export", f"run={run}", f"out={out}"],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tiny.REPOSITORY, check=True, text=True, stdout=subprocess.PIPE
+        )
+    differences = re.findall(r"\.onnx +differs by at most (\S+)", done.stdout)
+    assert len(differences) == 3
+    assert max(map(float, differences)) < 2e-5  # 7e-6 was seen
+    by_onnx, by_run = re.findall(r"([\d.]+) by (?:ONNX|the run)", done.stdout)
+    assert abs(float(by_onnx) / float(by_run) - 1) < 1e-5
+    assert "checked on 10,000 test images" in done.stdout

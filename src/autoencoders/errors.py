@@ -24,7 +24,11 @@ ERROR_FILE = "AUTOENCODERS_ERROR_FILE"
 
 
 class UserError(Exception):
-    """Something that the user can put right; the message says what was wrong and what would be right."""
+    """Something that the user can put right; the message says what was wrong and what would be right, in one
+    line, as it may have names and values of a stranger's file in it."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 def suggest(name: str, options: Iterable[object]) -> str:

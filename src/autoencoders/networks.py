@@ -511,10 +511,13 @@ def mirrored(images: Tensor, axis: int, multiple: int) -> Tensor:
     """Images continued at the end of an axis, to a multiple of its size, as in mirrors at both edges' pixels:
     for sizes of any number of pixels, where torch's reflection needs more of them than it adds."""
     size = images.shape[axis]
-    if size % multiple == 0:
+    # An exported graph has no ifs: it reads one size as it reads another.
+    if size % multiple == 0 and not torch.compiler.is_exporting():
         return images
-    places = torch.arange(-(-size // multiple) * multiple, device=images.device) % max(1, 2 * (size - 1))
-    return images.index_select(axis, torch.where(places < size, places, 2 * (size - 1) - places))
+    forth = torch.arange(size, device=images.device)
+    forth_and_back = torch.cat([forth, forth[1:-1].flip(0)])  # with the pixel at each end once
+    places = forth_and_back.repeat(multiple)[: (size + multiple - 1) // multiple * multiple]
+    return images.index_select(axis, places)
 
 
 def _mlp_encoder(

@@ -1,5 +1,7 @@
 """A trained run in Python: `autoencoders.load`."""
 
+import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from autoencoders import runs, untrusted
-from autoencoders.errors import UserError
+from autoencoders.errors import UserError, explain
 from autoencoders.export import folder as exported
 from autoencoders.training import build_data, build_model
 
@@ -189,26 +192,53 @@ def read(path: Path, trust: bool, trusting: str) -> TrainedRun:
         raise UserError(f"{path} is a file: name the run folder that it is in")
     config = (exported.read_config if exported.is_exported(path) else runs.read_run)(path, trust, trusting)
     config.trust = trust
-    model = build_model(config, build_data(config))
-    load_weights(model, path)
-    return TrainedRun(path, config, model.eval())
+    return TrainedRun(path, config, model_of(path, config).eval())
 
 
-def load_weights(model: Any, folder: Path) -> None:
-    """Gives `model` the best weights of a run, or those of an exported folder.
+def model_of(folder: Path, config: DictConfig) -> Any:
+    """The model of `config` with the best weights of a run, or with those of an exported folder.
 
     Raises:
         UserError: there are none, or not its own.
     """
-    if exported.is_exported(folder):
-        exported.load_weights(model, folder)
+    weights = weights_file(folder)
+    checkpoint = None if exported.is_exported(folder) else untrusted.read_checkpoint(weights)
+    try:
+        with nullcontext() if config.trust else NoLargerThan(weights):
+            model = build_model(config, build_data(config))
+    except Exception as error:  # of Hydra's, Lightning's and torch's kinds, for a value that is none
+        if (line := explain(error)) is None:
+            raise
+        raise UserError(line) from error
+    if checkpoint is None:
+        exported.load_weights(model, weights)
     else:
-        untrusted.load_weights(model, weights_file(folder))
+        untrusted.put_checkpoint(model, checkpoint, weights)
+    return model
 
 
 def weights_file(folder: Path) -> Path:
-    """Where the weights are that `load_weights` reads."""
-    return folder / exported.WEIGHTS if exported.is_exported(folder) else runs.best_checkpoint(folder)
+    """Where the weights are that `model_of` reads."""
+    return exported.weights_of(folder) if exported.is_exported(folder) else runs.best_checkpoint(folder)
+
+
+class NoLargerThan(TorchFunctionMode):
+    """Refuses to make a model of more numbers than its file has bytes, before they take memory."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.weights, self.left = weights, weights.stat().st_size
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn):
+            sizes = kwargs.get("size", args if args and isinstance(args[0], int) else args[0])
+            self.left -= math.prod(sizes)
+            if self.left < 0:
+                raise UserError(
+                    f"{self.weights} does not hold this model's weights: it is too small, or cut off"
+                )
+        return function(*args, **kwargs)
 
 
 def _given_back(tensor: Tensor, single: bool, as_numpy: bool) -> Any:

@@ -38,7 +38,7 @@ from autoencoders.callbacks import Pictures, progress
 from autoencoders.config import REPOSITORY, parameters_of, shareable
 from autoencoders.errors import UserError, habit, is_main_process, one_line, suggest
 from autoencoders.files import atomic_write, clear_unfinished, write_json
-from autoencoders.loggers import RunLogger, build_loggers
+from autoencoders.loggers import CheckpointLogger, RunLogger, build_loggers
 from autoencoders.models import BaseModel
 from autoencoders.processes import Interrupted, Interruption, Ranks
 
@@ -138,10 +138,11 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
             best.compare(trainer)
         if best.score == float("inf") and cfg.objective not in trainer.callback_metrics:
             best.save(trainer)  # never validated, as with limit_val_batches=0: the last weights are the best
+        at_the_end = _metrics(trainer)
         checkpoints.load_best(model, best.path, cfg.objective)
         # Validation chose them, so the test images are looked at here, at the end.
         trainer.validate(model, data, verbose=False)
-        validation = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        validation = _metrics(trainer)
         tested = trainer.test(model, data, verbose=False)
         metrics = {
             **validation,
@@ -155,6 +156,10 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
             write_json(folder / "metrics.json", metrics)
             for logger in loggers:
                 logger.log_summary({f"final/{name}": value for name, value in metrics.items()})
+                if isinstance(logger, CheckpointLogger):
+                    config = shareable(cfg)
+                    about = {"best": (best.path, metrics), "last": (last.path, at_the_end)}
+                    logger.log_checkpoints({n: (p, {**m, "config": config}) for n, (p, m) in about.items()})
             report(folder, metrics, loggers)
         failed = False
     except Exception as error:
@@ -167,6 +172,11 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics.get(cfg.objective, "nan"))
+
+
+def _metrics(trainer: Trainer) -> dict[str, float]:
+    """What was measured last."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 def check_keys(cfg: DictConfig) -> None:

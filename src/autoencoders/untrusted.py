@@ -26,7 +26,7 @@ IDS = {"wandb-id.txt": r"[\w-]{1,64}", "mlflow-id.txt": r"[0-9a-f]{32}"}  # of a
 OF_WANDB = "wandb/*/logs/debug-core.log"  # a link that W&B makes to its own log, and never reads
 # Keys of a logger that a stranger's file may set: the others say where to send, with the user's own account.
 OF_LOGGERS = re.compile(
-    r"logger\.\w+\.(_target_|project|group|mode|name|notes|job_type|experiment_name|run_name"
+    r"logger\.\w+\.(_target_|project|group|mode|log_model|name|notes|job_type|experiment_name|run_name"
     r"|tags(\[\d+\]|\.[\w-]+)?)"
 )
 # Keys that say where to read, write or send to, which a stranger's file may not choose.
@@ -82,7 +82,8 @@ def checked_config(path: Path, content: dict[str, Any], trust: bool, trusting: s
     if not trust:
         for key, value in leaves(content):
             if reason := _needs_trust(key, value):
-                raise UserError(f"{path}: {key}={value} {reason}; if you trust it: {trusting}")
+                said = beginning(f"{key}={value}")
+                raise UserError(f"{path}: {said} {reason}; if you trust it: {trusting}")
         if (size := _expanded(content)) is None:
             raise UserError(f"{path} is not a config: a key refers to itself")
         if size > EXPANDED:
@@ -356,7 +357,11 @@ def _what_torch_says(error: Exception) -> str:
 
 def load_weights(model: Any, path: Path) -> None:
     """Gives `model` the weights of a checkpoint, which must be its own: the same names and shapes."""
-    checkpoint = read_checkpoint(path)
+    put_checkpoint(model, read_checkpoint(path), path)
+
+
+def put_checkpoint(model: Any, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """As `load_weights`, of a checkpoint that was read from `path`."""
     trained, now = (
         some.get("input_shape") for some in (checkpoint.get("hyper_parameters", {}), model.hparams)
     )
@@ -379,6 +384,7 @@ def _integer(digits: str) -> float:
     return int(digits) if len(digits) < 19 else float(digits)
 
 
-def beginning(error: Exception) -> str:
+def beginning(error: object) -> str:
+    """What an error says, or any other text, on one line and not too long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]} ..."

@@ -25,7 +25,7 @@ from autoencoders.corruption import Corruption, Identity
 from autoencoders.data.pairs import Images
 from autoencoders.errors import UserError, is_main_process
 from autoencoders.processes import Interrupted, Interruption
-from autoencoders.trained import load_weights, weights_file
+from autoencoders.trained import model_of, weights_file
 
 
 class Job:
@@ -34,9 +34,7 @@ class Job:
     def __init__(self, options: Options, run: Path, cfg: DictConfig) -> None:
         self.options, self.run, self.cfg = options, run, cfg
         self.data = training.build_data(cfg)
-        self.model = training.build_model(cfg, self.data)
-        load_weights(self.model, run)
-        self.model.eval()
+        self.model = model_of(run, cfg).eval()
         channels(self.model)
         if options.task not in ("restore", "anomalies") and not getattr(self.model, "code_dim", 0):
             raise UserError(f"{options.task}= needs a model with a code, and that of {run} has none")

@@ -15,9 +15,9 @@ from autoencoders.corruption import Identity
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import one_line
 from autoencoders.export.checking import ERROR_TOLERANCE, TOLERANCE, TRAINING_TOLERANCE, Checked
-from autoencoders.export.fresh import GRAPHS
 from autoencoders.export.record import Record
 from autoencoders.metrics import metric_names
+from autoencoders.models.base import is_unchanged
 from autoencoders.trained import TrainedRun
 
 NAME = "README.md"
@@ -28,7 +28,7 @@ HUB = {  # what the hub calls the data sets of this project
     "CIFAR10": "uoft-cs/cifar10",
     "GrayCIFAR10": "uoft-cs/cifar10",
 }
-INNER = ("network", "optimizer", "scheduler", "corruption", "root")  # parts that have a line of their own
+INNER = ("network", "optimizer", "scheduler", "corruption")  # parts that have a line of their own
 
 
 def text(
@@ -44,7 +44,7 @@ def text(
     config, model = shareable(trained.config), trained.model
     kind, of_data = type(model).__name__, type(data).__name__
     corrupts = not isinstance(data.corruption, Identity)
-    restores = corrupts or model.input_shape != model.target_shape
+    restores = not is_unchanged(data) or model.input_shape != model.target_shape
     parameters = sum(weight.numel() for weight in model.parameters())
     values = {
         "metadata": yaml.safe_dump(
@@ -55,18 +55,29 @@ def text(
         "facts": {
             "model": f"{described(config['model'])}, {parameters:,} parameters",
             "network": described(config.get("network")),
-            "data": f"{described(config['data'])}: {_about(type(data))}",
-            "corruption": described(config.get("corruption")),
+            "data": f"{of_data}: {_about(type(data))}",
+            "corruption": described(config.get("corruption")) if corrupts else "",
+        },
+        "training": {
+            "took": _took(record),
             "optimizer": described(config.get("optimizer")),
             "schedule": described(config.get("scheduler")),
             "seed": str(config.get("seed", "")),
-            "trained": _trained(record),
+        },
+        "shapes": {
+            name: (numbers[0], "H", "W") if model.any_size else numbers
+            for name, numbers in (("reads", model.input_shape), ("gives", model.target_shape))
         },
         "name": name,
-        "upload": shlex.join(["hf", "upload", f"you/{name}", name]),
+        "download": shlex.join(["hf", "download", f"<user>/{name}", "--local-dir", name]),
         "record": record,
         "checked": checked,
-        "graphs": GRAPHS,
+        "whole": [*checked.graphs][-1],
+        "tested": {
+            key.removeprefix("test/"): value
+            for key, value in record.metrics.items()
+            if key.startswith("test/")
+        },
         "groups": [(group, metric_names(rows), rows) for group, rows in record.scores.items() if rows],
         "model": model,
         "vae": hasattr(model, "posterior"),
@@ -79,7 +90,7 @@ def text(
         "versions": versions,
     }
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True)
-    environment.filters |= {"cell": cell, "number": number, "shape": shape}
+    environment.filters |= {"caption": caption, "cell": cell, "number": number, "shape": shape}
     rendered = environment.get_template(f"{NAME}.j2").render(values)
     return "\n".join(line.rstrip() for line in rendered.splitlines()) + "\n"
 
@@ -136,6 +147,8 @@ def described(node: Any) -> str:
     """
     if isinstance(node, list):
         return f"[{', '.join(map(described, node))}]"
+    if isinstance(node, float):
+        return f"{node:.6g}"
     if not isinstance(node, dict):
         return "" if node is None else str(node)
     name = str(node.get("_target_", "")).rpartition(".")[2]
@@ -155,6 +168,11 @@ def cell(value: object) -> str:
     return plain
 
 
+def caption(name: str) -> str:
+    """Of a figure's file or of a group of metrics."""
+    return name.removesuffix(".png").replace("_", " ")
+
+
 def number(value: float) -> str:
     return format(value, ".4g")
 
@@ -169,7 +187,7 @@ def _about(kind: type) -> str:
     return " ".join(own.partition("\n\n")[0].split())
 
 
-def _trained(record: Record) -> str:
+def _took(record: Record) -> str:
     parts = [
         f"{record.metrics[name]:,.0f} {name}"
         for name in ("steps", "epochs", "seconds")

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from autoencoders.errors import UserError
@@ -36,6 +37,8 @@ class Checked:
 
     images: int
     mse: float  # of the run's own model, in float32
+    graphs: Mapping[str, fresh.Graph]  # by file
+    code_shape: tuple[int, ...]  # of one image
     largest_code: float
     differences: dict[str, dict[str, float]]  # by kind and file
     mses: dict[str, float]  # by kind
@@ -44,14 +47,14 @@ class Checked:
     def tolerances(self) -> dict[str, float]:
         """The largest absolute difference that each file may have."""
         codes = TOLERANCE * max(1.0, self.largest_code)
-        return {file: codes if file == "encoder.onnx" else TOLERANCE for file in fresh.GRAPHS}
+        return {file: codes if file == "encoder.onnx" else TOLERANCE for file in self.graphs}
 
     def refuse_what_differs(self) -> None:
         """Raises UserError for a form that is not the run's model."""
         for kind, differences in self.differences.items():
             for file, difference in differences.items():
                 if not difference <= self.tolerances[file]:  # also true of NaN
-                    name = file if kind == "onnx" else f"{fresh.GRAPHS[file].method} of {WEIGHTS}"
+                    name = file if kind == "onnx" else f"{self.graphs[file].method} of {WEIGHTS}"
                     raise UserError(
                         f"{name} differs from the run by {difference:.2g}, more than "
                         f"{self.tolerances[file]:.2g}: nothing is exported"
@@ -78,7 +81,7 @@ def check(trained: TrainedRun, folder: Path) -> Checked:
             for batch, errors in _batches(trained):
                 squared += errors
                 count += len(batch.images) if batch.counted else 0
-                largest = max(largest, float(abs(batch.codes).max()))
+                largest = max(largest, float(abs(batch.codes).max(initial=0)))
                 for reader in readers.values():
                     reader.send(batch)
             found = {kind: reader.answer() for kind, reader in readers.items()}
@@ -88,6 +91,8 @@ def check(trained: TrainedRun, folder: Path) -> Checked:
     checked = Checked(
         images=count,
         mse=squared / count,
+        graphs=fresh.graphs_in(folder),
+        code_shape=batch.codes.shape[1:],
         largest_code=largest,
         differences={kind: of_kind["differences"] for kind, of_kind in found.items()},
         mses={kind: of_kind["mse"] for kind, of_kind in found.items()},
@@ -97,8 +102,9 @@ def check(trained: TrainedRun, folder: Path) -> Checked:
 
 
 def _batches(trained: TrainedRun) -> Iterator[tuple[fresh.Batch, float]]:
-    """Every test image as the run's encoder reads it, and what the run makes of it; with the sum of their
-    squared errors. The first image comes alone first, as a graph may have been made for one size only.
+    """Every test image as the run's model reads it, and what the run makes of it; with the sum of their
+    squared errors. The first image comes alone first, and of another size where the model takes any, as a
+    graph may have been made for one size only.
 
     Raises:
         UserError: the data has no such split.
@@ -110,14 +116,21 @@ def _batches(trained: TrainedRun) -> Iterator[tuple[fresh.Batch, float]]:
     order = [places[:1], *places.split(data.eval_batch_size)]
     for step, some in enumerate(tqdm(order, desc="checking", leave=False, disable=None)):
         batch = data.pair(data.test.take(some, step), training=False)
-        with torch.inference_mode():
-            codes = model.encode(batch.corrupted)
-            images = model.decode(codes)
-        errors = 0.0 if step == 0 else float(squared_error(images, batch.clean).double().sum())
-        given, clean, coded, made = (
-            part.float().numpy() for part in (batch.corrupted, batch.clean, codes, images)
-        )
-        yield fresh.Batch(given, clean, coded, made, counted=step > 0), errors
+        if step == 0 and model.any_size:
+            height, width = batch.clean.shape[-2:]
+            part = (..., slice(height // 3, None), slice(width // 4, None))
+            yield _made(model, batch.corrupted[part], batch.clean[part], counted=False)
+        yield _made(model, batch.corrupted, batch.clean, counted=step > 0)
+
+
+def _made(model: Any, corrupted: Tensor, clean: Tensor, counted: bool) -> tuple[fresh.Batch, float]:
+    """Images with what the run's model makes of them; their squared errors added up, if they are counted."""
+    with torch.inference_mode():
+        codes = model.encode(corrupted) if model.has_code else torch.empty(len(corrupted), 0)
+        images = model.decode(codes) if model.has_code else model(corrupted)
+    errors = float(squared_error(images, clean).double().sum()) if counted else 0.0
+    given, wanted, coded, made = (part.float().numpy() for part in (corrupted, clean, codes, images))
+    return fresh.Batch(given, wanted, coded, made, counted), errors
 
 
 class _Reader:

@@ -13,7 +13,7 @@ from autoencoders import runs, trained
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError
 from autoencoders.export import card, checking, folder, onnx_files, record
-from autoencoders.models import BaseAutoencoder
+from autoencoders.models import BaseModel
 from autoencoders.processes import Interruption
 from autoencoders.training import build_data, quiet
 
@@ -41,9 +41,9 @@ def export(run: Path, out: Path, trust: bool = False, trusting: str = "", root: 
     if root is not None:
         best.config.data.root = str(root)
     data = build_data(best.config)
-    if not isinstance(best.model, BaseAutoencoder):
+    if not isinstance(best.model, BaseModel):
         raise UserError(
-            f"model._target_={best.config.model._target_} has no code: only models with one can be exported"
+            f"model._target_={best.config.model._target_} is not a BaseModel, which alone can be exported"
         )
     if not isinstance(data, ImageDataModule):
         raise UserError(
@@ -67,7 +67,7 @@ def export(run: Path, out: Path, trust: bool = False, trusting: str = "", root: 
             (built / "figures" / name).write_bytes(png)
         text = card.text(out.name, best, data, known, checked, digest, versions)
         (built / card.NAME).write_text(text, encoding="utf-8")
-    _report(out, checked, known, time.perf_counter() - start)
+    _report(run, out, checked, known, time.perf_counter() - start)
 
 
 def refuse_taken(out: Path) -> None:
@@ -94,7 +94,7 @@ def _put_in_place(out: Path) -> Iterator[Path]:
         raise
 
 
-def _report(out: Path, checked: checking.Checked, known: record.Record, seconds: float) -> None:
+def _report(run: Path, out: Path, checked: checking.Checked, known: record.Record, seconds: float) -> None:
     own = "" if known.test_mse is None else f"; its metrics.json says {known.test_mse:.6g}"
     print(f"\n  test mse  {checked.mses['onnx']:.6g} by ONNX, {checked.mse:.6g} by the run's model{own}")
     for file in checked.tolerances:
@@ -102,4 +102,7 @@ def _report(out: Path, checked: checking.Checked, known: record.Record, seconds:
     largest = max(checked.differences["package"].values())
     print(f"  {folder.WEIGHTS}  differs by at most {largest:.2g}")
     print(f"\n  exported  {out}, checked on {checked.images:,} test images  ({seconds:.0f} s)")
-    print(f"  card      {out / card.NAME}")
+    print(f"  card      {out / card.NAME}; a license is yours to choose and to add to it")
+    if not known.scores:
+        evaluate = runs.to_paste("python", "evaluate.py", f"run={run}")
+        print(f"            without reference rows, such as PCA's: {evaluate}, then export it again")

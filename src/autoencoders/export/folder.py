@@ -128,11 +128,16 @@ def read_config(folder: Path, trust: bool, trusting: str) -> DictConfig:
     return untrusted.checked_config(path, content, trust, trusting)
 
 
-def load_weights(model: Any, folder: Path) -> None:
-    """Gives `model` the weights in an exported folder, which must be its own and whole."""
+def weights_of(folder: Path) -> Path:
+    """The file with an exported folder's weights."""
     path = folder / WEIGHTS
     if not path.is_file():
         raise UserError(f"{folder} is not an exported folder: it has no {WEIGHTS}")
+    return path
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Gives `model` the weights of an exported folder, which must be its own and whole."""
     with of_the_extra():
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -140,7 +145,7 @@ def load_weights(model: Any, folder: Path) -> None:
     if path.stat().st_size > sum(8 * value.numel() + 1000 for value in state.values()) + 2**20:
         raise UserError(f"{path} does not hold this model's weights: it is too large")
     content = path.read_bytes()
-    known = untrusted.read_small_json(folder / CONFIG).get("sha256")
+    known = untrusted.read_small_json(path.with_name(CONFIG)).get("sha256")
     if not isinstance(known, dict) or known.get(WEIGHTS) != hashlib.sha256(content).hexdigest():
         raise UserError(f"{path} is damaged: it is not the file whose SHA-256 is in {CONFIG}")
     try:

@@ -7,12 +7,14 @@ outputs are. With "onnx" it needs onnxruntime and NumPy alone, as those who get 
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from autoencoders.errors import one_line
 
 Array = NDArray[np.float32]
 
@@ -24,20 +26,33 @@ class Graph(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images as the encoder reads them, what they should become, and what the run makes of them."""
+    """Images as the model reads them, what they should become, and what the run makes of them."""
 
     images: Array
     clean: Array
-    codes: Array
+    codes: Array  # (N, 0) of a model that has none
     reconstructions: Array
     counted: bool  # in the error: not where other batches have these images too
 
 
-GRAPHS = {  # by file
+RESTORER = "restorer.onnx"
+# By file; the whole model comes last.
+GRAPHS = {
     "encoder.onnx": Graph("encode", "images", "codes"),
     "decoder.onnx": Graph("decode", "codes", "images"),
     "autoencoder.onnx": Graph("forward", "images", "reconstructions"),
 }
+GRAPHS_WITHOUT_CODE = {RESTORER: Graph("forward", "images", "reconstructions")}
+
+
+def graphs(has_code: bool) -> Mapping[str, Graph]:
+    """The graphs of a model, by file."""
+    return GRAPHS if has_code else GRAPHS_WITHOUT_CODE
+
+
+def graphs_in(folder: Path) -> Mapping[str, Graph]:
+    """The graphs that an exported folder has."""
+    return graphs(has_code=not (folder / RESTORER).exists())
 
 
 def write_batch(stream: IO[bytes], batch: Batch) -> None:
@@ -66,23 +81,27 @@ def of_onnx(folder: Path) -> Callable[[str, Array], Array]:
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)  # its warnings are about hardware
-    sessions = {}
-    for file, graph in GRAPHS.items():
+    sessions, known = {}, graphs_in(folder)
+    for file, graph in known.items():
         path = folder / file
         try:
             session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
             names = [value.name for value in (*session.get_inputs(), *session.get_outputs())]
         except Exception as error:  # onnxruntime raises all kinds
-            raise ValueError(f"{path} is not an ONNX model: {error}") from None
+            raise ValueError(f"{path} is not an ONNX model: {one_line(str(error))[:200]}") from None
         if names != [graph.input, graph.output]:
-            raise ValueError(f"{path} must make {graph.output} of {graph.input}: it has {', '.join(names)}")
+            raise ValueError(
+                f"{path} must make {graph.output} of {graph.input}: it has {one_line(', '.join(names))[:200]}"
+            )
         sessions[file] = session
 
     def run(file: str, numbers: Array) -> Array:
         try:
-            (given,) = sessions[file].run(None, {GRAPHS[file].input: numbers})
+            (given,) = sessions[file].run(None, {known[file].input: numbers})
         except Exception as error:
-            raise ValueError(f"{folder / file} does not take {numbers.shape}: {error}") from None
+            raise ValueError(
+                f"{folder / file} does not take {numbers.shape}: {one_line(str(error))[:200]}"
+            ) from None
         return given
 
     return run
@@ -95,24 +114,26 @@ def of_package(folder: Path, trust: bool) -> Callable[[str, Array], Array]:
     from autoencoders import trained
 
     model = trained.read(folder, trust, "trust=true").model
+    known = graphs_in(folder)
 
     def run(file: str, numbers: Array) -> Array:
         with torch.inference_mode():
-            given: Array = getattr(model, GRAPHS[file].method)(torch.tensor(numbers)).float().numpy()
+            given: Array = getattr(model, known[file].method)(torch.tensor(numbers)).float().numpy()
         return given
 
     return run
 
 
-def compared(run: Callable[[str, Array], Array], batches: Iterator[Batch]) -> dict[str, Any]:
+def compared(
+    known: Mapping[str, Graph], run: Callable[[str, Array], Array], batches: Iterator[Batch]
+) -> dict[str, Any]:
     """How far off each file's outputs are: the largest absolute difference; the mean squared error."""
-    differences, squared, count = dict.fromkeys(GRAPHS, 0.0), 0.0, 0
+    differences, squared, count = dict.fromkeys(known, 0.0), 0.0, 0
     for batch in batches:
-        for file, given, wanted in (
-            ("encoder.onnx", batch.images, batch.codes),
-            ("decoder.onnx", batch.codes, batch.reconstructions),
-            ("autoencoder.onnx", batch.images, batch.reconstructions),
-        ):
+        inputs = {"images": batch.images, "codes": batch.codes}
+        outputs = {"encode": batch.codes, "decode": batch.reconstructions, "forward": batch.reconstructions}
+        for file, graph in known.items():
+            given, wanted = inputs[graph.input], outputs[graph.method]
             found = run(file, given)
             if found.shape != wanted.shape:
                 raise ValueError(f"{file} gives {found.shape} for {given.shape}, not {wanted.shape}")
@@ -129,7 +150,8 @@ def main(kind: str, folder: str, trust: str = "") -> None:
 
     try:
         run = of_onnx(Path(folder)) if kind == "onnx" else of_package(Path(folder), trust == "trust=true")
-        print(json.dumps(compared(run, read_batches(sys.stdin.buffer))))
+        known = graphs_in(Path(folder))
+        print(json.dumps(compared(known, run, read_batches(sys.stdin.buffer))))
     except Exception as error:
         line = str(error) if isinstance(error, ValueError) else explain(error)
         if line is None:

@@ -1,16 +1,18 @@
-"""Encoder, decoder and whole autoencoder as ONNX graphs for any number of images."""
+"""Encoder, decoder and whole model as ONNX graphs, for any number of images, of any size if it takes any."""
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from autoencoders.errors import UserError
+from autoencoders.export import fresh
 from autoencoders.export.folder import of_the_extra
-from autoencoders.export.fresh import GRAPHS
 from autoencoders.untrusted import beginning
 
 
@@ -27,7 +29,7 @@ class Method(nn.Module):
 
 
 def write(folder: Path, model: Any) -> None:
-    """Writes the three files.
+    """Writes the files of `fresh.graphs`.
 
     Raises:
         UserError: torch can't export a layer of the user's own, or what exporting takes is not installed.
@@ -36,16 +38,21 @@ def write(folder: Path, model: Any) -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     # Two images, as torch would take a single one for the only size there is.
-    examples = {
-        "images": torch.rand(2, *model.input_shape),
-        "codes": torch.randn(2, model.code_dim),
-    }
-    for file, graph in GRAPHS.items():
+    images, any_size = torch.rand(2, *model.input_shape), {}
+    if model.any_size:
+        images, any_size = torch.rand(2, model.input_shape[0], 61, 59), {2: Dim("H"), 3: Dim("W")}
+    graphs, examples = fresh.graphs(model.has_code), {"images": images}
+    if model.has_code:
+        with torch.inference_mode():
+            examples["codes"] = model.encode(images).clone()
+    for file, graph in graphs.items():
         module = Method(model, graph.method).eval()
-        (folder / file).write_bytes(_exported(module, examples[graph.input], graph.input, graph.output))
+        sizes = {0: Dim("N"), **(any_size if graph.input == "images" else {})}
+        (folder / file).write_bytes(_exported(module, examples[graph.input], sizes, graph))
 
 
-def _exported(module: Method, example: Tensor, given: str, gives: str) -> bytes:
+def _exported(module: Method, example: Tensor, sizes: Mapping[int, Any], graph: fresh.Graph) -> bytes:
+    """The graph for inputs like the example but for the named `sizes`, which may be any."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)  # of warnings about what this project does not use
@@ -57,9 +64,9 @@ def _exported(module: Method, example: Tensor, given: str, gives: str) -> bytes:
                 (example,),
                 dynamo=True,
                 verbose=False,
-                input_names=[given],
-                output_names=[gives],
-                dynamic_shapes=({0: torch.export.Dim("N")},),
+                input_names=[graph.input],
+                output_names=[graph.output],
+                dynamic_shapes=(dict(sizes),),
             )
         assert program is not None
         proto = program.model_proto

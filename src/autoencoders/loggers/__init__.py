@@ -15,12 +15,13 @@ from autoencoders.config import parameters_of
 from autoencoders.errors import UserError, is_main_process
 from autoencoders.loggers.metrics_csv import MetricsCSV
 from autoencoders.loggers.mlflow import MLflow
-from autoencoders.loggers.protocol import NotStartedError, RunLogger, redact
+from autoencoders.loggers.protocol import CheckpointLogger, NotStartedError, RunLogger, redact
 from autoencoders.loggers.tensorboard import TensorBoard
 from autoencoders.loggers.wandb import Wandb
 from autoencoders.metrics import metric_names
 
 __all__ = [
+    "CheckpointLogger",
     "MLflow",
     "MetricsCSV",
     "RunLogger",

@@ -40,6 +40,15 @@ class RunLogger(Protocol):
         """One line on how to look at it."""
 
 
+@runtime_checkable
+class CheckpointLogger(Protocol):
+    """A `RunLogger` that also takes a run's checkpoints."""
+
+    def log_checkpoints(self, checkpoints: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> None:
+        """Files by what they are called, "best" and "last", each with plain values that are said about it:
+        metrics by name, and the run's configuration. Called once, when the training has ended."""
+
+
 class NotStartedError(Exception):
     """A service is out of reach; the run does without its logger."""
 

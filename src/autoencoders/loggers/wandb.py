@@ -20,6 +20,7 @@ from autoencoders.files import atomic_write
 from autoencoders.loggers.protocol import NotStartedError, Service, reason, redact
 
 TIMEOUT_S = 5
+UPLOAD_TIMEOUT_S = 600  # of checkpoints
 
 
 class Wandb(Service, WandbLogger):
@@ -30,6 +31,7 @@ class Wandb(Service, WandbLogger):
         project: of W&B.
         mode: "auto" is online when an account is known, else offline, which needs none; "online", "offline"
             and "disabled" are W&B's. Where W&B is out of reach the run is logged offline.
+        log_model: whether the checkpoints are logged too when the training ends, as versions of an artifact.
         init: further arguments of `wandb.init`, such as entity, group, tags, name, notes, job_type.
 
     Raises:
@@ -40,10 +42,18 @@ class Wandb(Service, WandbLogger):
     leaves: ClassVar[str] = "wandb-id.txt"
 
     def __init__(
-        self, save_dir: str | Path, project: str = "autoencoders", mode: str = "auto", **init: Any
+        self,
+        save_dir: str | Path,
+        project: str = "autoencoders",
+        mode: str = "auto",
+        log_model: bool = False,
+        **init: Any,
     ) -> None:
         checks.choice("mode", mode, ("auto", "online", "offline", "disabled"))
-        super().__init__(experiment=start(Path(save_dir), mode, {"project": project, **init}))
+        checks.boolean("log_model", log_model)
+        self.logs_checkpoints = log_model
+        timeout = UPLOAD_TIMEOUT_S if log_model else 2 * TIMEOUT_S
+        super().__init__(experiment=start(Path(save_dir), mode, {"project": project, **init}, timeout))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -82,6 +92,24 @@ class Wandb(Service, WandbLogger):
     def log_summary(self, values: Mapping[str, float]) -> None:
         self.send(lambda run: run.summary.update(dict(values)))
 
+    def log_checkpoints(self, checkpoints: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> None:
+        """One artifact of the run, with a version and an alias for each; what is as it was before, as after
+        resuming a run that was done, stays the version that it was."""
+        import wandb
+
+        if not self.logs_checkpoints:
+            return
+
+        def log(run: Any) -> None:
+            for alias, (path, about) in checkpoints.items():
+                known = {name: value for name, value in redact(about).items() if value == value}  # no NaN
+                artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=known)
+                # Copied, as the file may change before an offline run is uploaded.
+                artifact.add_file(str(path), name=path.name, policy="mutable", skip_cache=True)
+                run.log_artifact(artifact, aliases=[alias])
+
+        self.send(log)
+
     def finish(self, failed: bool) -> None:
         self.send(lambda run: run.finish(exit_code=int(failed)))
 
@@ -93,8 +121,8 @@ class Wandb(Service, WandbLogger):
         return f"W&B  wandb leet {folder}  (offline; upload it with: wandb sync {folder})"
 
 
-def start(folder: Path, mode: str, init: Mapping[str, Any]) -> Any:
-    """The run of W&B, whose id it keeps in the folder."""
+def start(folder: Path, mode: str, init: Mapping[str, Any], finish_timeout: int) -> Any:
+    """The run of W&B, whose id it keeps in the folder. It may take `finish_timeout` seconds to end."""
     import wandb
 
     # W&B stages the images of tables for their upload; by default it does so in the home directory.
@@ -109,7 +137,7 @@ def start(folder: Path, mode: str, init: Mapping[str, Any]) -> Any:
     os.environ.setdefault("WANDB_SILENT", "true")  # else it shows its server's address, password included
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry waits for a server that hangs
     chosen: dict[str, Any] = {
-        "silent": True, "console": "off", "init_timeout": TIMEOUT_S, "finish_timeout": 2 * TIMEOUT_S,
+        "silent": True, "console": "off", "init_timeout": TIMEOUT_S, "finish_timeout": finish_timeout,
         **(arguments.pop("settings", None) or {}),
     }  # fmt: skip
     settings = wandb.Settings(**chosen)
