@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def find(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.parts)
 
 
-def read(path: Path, channels: int, size: int | None, fit: str) -> Bytes:
+def read(path: Path | BytesIO, channels: int, size: int | None, fit: str) -> Bytes:
     """A picture (C, H, W) as it is shown: upright (EXIF), the first of several frames, transparent parts on
     white, 16 bits as 8.
 
