@@ -1,5 +1,6 @@
 """Chunks: the same images as in memory, on any number of processes; what a stranger's chunks can't do."""
 
+import gc
 import io
 import json
 import shutil
@@ -180,6 +181,7 @@ class Executed:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of litdata
 def test_nothing_of_a_strangers_chunks_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from litdata.streaming import Cache
 
@@ -207,6 +209,7 @@ def test_nothing_of_a_strangers_chunks_is_executed(tmp_path: Path, monkeypatch: 
         opened(folder).train.take(torch.arange(24))
         assert not executed.exists()
         _ = Cache(str(folder), chunk_size=7)[0]  # as litdata itself would have it
+        gc.collect()
         assert executed.exists()
         executed.unlink()
 
@@ -326,7 +329,7 @@ def test_a_bucket_is_read_through_a_cache(
         both = epoch(fetched, number), epoch(there, number)
         assert all(torch.equal(one, other) for one, other in zip(*both, strict=True))
     sizes = {folder: len(list(folder.glob("*.bin"))) for folder in (tmp_path / "cache").iterdir()}
-    assert max(sizes.values()) <= 7 < len(list((chunks / "train").glob("*.bin")))
+    assert max(sizes.values()) <= 6 < len(list((chunks / "train").glob("*.bin")))
     with pytest.raises(UserError, match=r"local:.*nowhere/train"):
         opened(f"local:{tmp_path}/nowhere", **options)
 

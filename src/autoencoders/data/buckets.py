@@ -67,10 +67,10 @@ class Bucket:
     def fetch(self, names: Iterable[str]) -> None:
         """Announces the files that are needed next."""
         before, self.needed = self.needed, set(names)
+        if self.most is not None:
+            self._make_room(self.most)
         for name in sorted(self.needed - before):
             self.fetched[name] = self.threads.submit(self._fetch, name)
-        if self.most is not None:
-            self._remove(self.needed, self.most)
 
     def _fetch(self, name: str) -> Path:
         path = self.cache / name
@@ -85,15 +85,17 @@ class Bucket:
             raise UserError(f"{self.url}/{name} could not be fetched")
         return path
 
-    def _remove(self, needed: set[str], most: int) -> None:
-        """The oldest files beyond `most` bytes. Who still reads one has it mapped, or fetches it again."""
+    def _make_room(self, most: int) -> None:
+        """Removes the oldest files, so that what is kept and what is needed have `most` bytes at most.
+        Another process that still reads one has it mapped, or fetches it again."""
         found = list[tuple[float, int, Path]]()
         for path in self.cache.glob("*.bin"):
             with suppress(FileNotFoundError):  # another process does the same
                 found.append((path.stat().st_mtime, path.stat().st_size, path))
-        total = sum(size for _, size, _ in found)
+        coming = len(self.needed - {path.name for _, _, path in found})
+        total = sum(size for _, size, _ in found) * (1 + coming / max(1, len(found)))  # files being as large
         for _, size, path in sorted(found):
-            if total > most and path.name not in needed:
+            if total > most and path.name not in self.needed:
                 total -= size
                 path.unlink(missing_ok=True)
 

@@ -15,7 +15,6 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -33,7 +32,7 @@ from autoencoders.errors import UserError
 
 INDEX = "index.json"
 NAME = re.compile(r"\w[\w.-]*")  # of a file: in the folder of chunks and nowhere else
-OPEN = 64  # files that are mapped at once
+OPEN = 2000  # files that are mapped at once, at most
 MOST_CLASSES = 10_000
 UINT8 = np.dtype("u1")
 # litdata's numbers for the types of the elements, of tensors and of arrays.
@@ -97,7 +96,7 @@ class Chunks:
         self.files, self.size, self.fit = files, size, fit
         self.names, counts, self.leaves = read_index(files.file(INDEX))
         self.starts = torch.tensor([0, *counts]).cumsum(0)  # (chunks + 1,): the first place in each
-        self._chunk = lru_cache(OPEN)(lambda number: Chunk(files.file(self.names[number]), counts[number]))
+        self._counts, self._opened = counts, dict[int, Chunk]()
         first, kind = self._chunk(0), self.leaves.kinds[self.leaves.image]
         try:
             leaf = first.leaf(0, self.leaves, self.leaves.image)
@@ -112,8 +111,16 @@ class Chunks:
         return int(self.starts[-1])
 
     def announce(self, numbers: Sequence[int]) -> None:
-        """Has the files of some chunks fetched, which are needed next."""
+        """Has the files of some chunks fetched, which are needed next, and lets go of all others."""
+        self._opened = {number: self._opened[number] for number in self._opened.keys() & set(numbers)}
         self.files.fetch([self.names[number] for number in numbers])
+
+    def _chunk(self, number: int) -> "Chunk":
+        if number not in self._opened:
+            if len(self._opened) >= OPEN:
+                self._opened.pop(next(iter(self._opened)))  # the one that was opened first
+            self._opened[number] = Chunk(self.files.file(self.names[number]), self._counts[number])
+        return self._opened[number]
 
     def of(self, places: Tensor) -> Tensor:
         """The number of the chunk of each place."""

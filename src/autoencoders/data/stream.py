@@ -186,11 +186,9 @@ class StreamedImages(Images):
         super().__init__(cast(Tensor, images), cast(Tensor, labels))
         self.chunks, self.places, self.mixed_chunks = chunks, places, mixed_chunks
         self.edges = torch.searchsorted(places, chunks.starts).tolist()  # the first of each chunk's images
-        self.windows, self.window = (
-            list[Tensor](),
-            -1,
-        )  # the chunks that are mixed, in the epoch's order; where
-        self.window_of = torch.empty(0, dtype=torch.int64)  # of each chunk
+        self.windows = list[Tensor]()  # the chunks that are mixed, in the epoch's order
+        self.window_of = torch.empty(0, dtype=torch.int64)  # the window of each chunk
+        self.read = (-1, -1)  # the first and the last window of the last batch
 
     def take(self, rows: Tensor, step: int = 0, part: slice = slice(None)) -> RawBatch:
         """As for `Images`."""
@@ -203,7 +201,7 @@ class StreamedImages(Images):
         count = len(self.edges) - 1
         alone = count <= self.mixed_chunks
         chunks = torch.arange(count) if alone else randomness.permutation(count)
-        self.windows, self.window = list(chunks.split(self.mixed_chunks)), -1
+        self.windows, self.read = list(chunks.split(self.mixed_chunks)), (-1, -1)
         self.window_of = torch.empty_like(chunks)
         self.window_of[chunks] = torch.arange(count) // self.mixed_chunks
         order = []
@@ -216,9 +214,10 @@ class StreamedImages(Images):
         """Has the files of the next chunks fetched while those of these are read."""
         if not self.windows or not len(places):
             return
-        if (window := int(self.window_of[self.chunks.of(places[-1:])])) != self.window:
-            self.window = window
-            self.chunks.announce(torch.cat(self.windows[window : window + 2]).tolist())
+        windows = self.window_of[self.chunks.of(places)]
+        if (read := (int(windows.min()), int(windows.max()))) != self.read:
+            self.read = read
+            self.chunks.announce(torch.cat(self.windows[read[0] : read[1] + 2]).tolist())
 
 
 class Lazy:
