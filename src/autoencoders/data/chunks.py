@@ -11,9 +11,10 @@ pickle, both of which a stranger may have written. This one takes rows of a file
 """
 
 import json
+import math
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -99,7 +100,7 @@ class Chunks:
         self._counts, self._opened = counts, dict[int, Chunk]()
         first, kind = self._chunk(0), self.leaves.kinds[self.leaves.image]
         try:
-            leaf = first.leaf(0, self.leaves, self.leaves.image)
+            leaf = first.leaf(0, self.leaves.image)
             picture = decoded(kind, leaf, 3, None, "crop")
             self.channels = channels or (1 if _is_gray(kind, leaf) else 3)
         except Unreadable as error:
@@ -119,7 +120,9 @@ class Chunks:
         if number not in self._opened:
             if len(self._opened) >= OPEN:
                 self._opened.pop(next(iter(self._opened)))  # the one that was opened first
-            self._opened[number] = Chunk(self.files.file(self.names[number]), self._counts[number])
+            self._opened[number] = Chunk(
+                self.files.file(self.names[number]), self._counts[number], self.leaves
+            )
         return self._opened[number]
 
     def of(self, places: Tensor) -> Tensor:
@@ -132,62 +135,74 @@ class Chunks:
         Raises:
             UserError: one of them is damaged.
         """
-        images, labels = np.empty((len(places), *self.shape), np.uint8), np.zeros(len(places), np.int64)
         numbers = self.of(places)
-        for number in numbers.unique().tolist():
-            here = (numbers == number).numpy()
-            chunk, within = self._chunk(number), (places.numpy()[here] - int(self.starts[number]))
-            images[here], labels[here] = self._alike(chunk, within) or self._one_by_one(chunk, within)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self.most_labels:
+        chunks = {number: self._chunk(number) for number in numbers.unique().tolist()}
+        within = places - self.starts[numbers]
+        images, labels = self._alike(chunks, numbers, within) or self._one_by_one(chunks, numbers, within)
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.most_labels:
             raise UserError(f"{self.files.name}: its labels must be from 0 to {self.most_labels - 1}")
-        return torch.from_numpy(images), torch.from_numpy(labels)
+        return images, labels
 
-    def _alike(self, chunk: "Chunk", places: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.int64]] | None:
-        """Where all items are alike but for pixels and label, they are rows of a matrix: a hundred times as
-        fast as one by one. None where they are not, or not of the wanted shape."""
-        image, label, kinds = self.leaves.image, self.leaves.label, self.leaves.kinds
-        if chunk.rows is None or kinds[image] not in RAW or (label is not None and kinds[label] != "int"):
+    def _alike(
+        self, chunks: Mapping[int, "Chunk"], numbers: Tensor, within: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Where all items are alike but for pixels and label, they are rows of matrices, which is fast. None
+        where they are not, or not of the wanted shape."""
+        layouts = {chunk.layout for chunk in chunks.values()}
+        layout = layouts.pop() if len(layouts) == 1 else None
+        if layout is None or (1, *(layout.shape[axis] for axis in layout.order))[-3:] != self.shape:
             return None
-        try:
-            sizes = chunk.sizes(0, len(kinds))
-            starts = 4 * len(kinds) + np.cumsum([0, *sizes])
-            dtype, shape, header = _header(kinds[image], chunk.item(0)[starts[image] : starts[image + 1]])
-        except (Unreadable, struct.error):
-            return None
-        order = _order(shape)
-        if dtype != UINT8 or order is None or (1, *(shape[axis] for axis in order))[-3:] != self.shape:
-            return None
-        pixels = int(starts[image]) + header
-        if pixels + int(np.prod(shape)) != starts[image + 1]:
-            return None
-        rows, same = chunk.rows[places], [slice(0, 4 * len(kinds)), slice(int(starts[image]), pixels)]
-        if any((rows[:, part] != chunk.rows[0, part]).any() for part in same):
-            return None
-        images = rows[:, pixels : starts[image + 1]].reshape(len(rows), *shape)
-        images = images.transpose(0, *(1 + axis for axis in order)).reshape(len(rows), *self.shape)
-        if label is None:
-            return images, np.zeros(len(rows), np.int64)
-        return images, np.frombuffer(rows[:, starts[label] : starts[label + 1]].tobytes(), "<i8")
+        order, counts = numbers.argsort(stable=True), numbers.bincount()
+        items, start = torch.empty((len(order), layout.length), dtype=torch.uint8), 0
+        for number in sorted(chunks):
+            rows = slice(start, start := start + int(counts[number]))
+            torch.index_select(chunks[number].rows, 0, within[order[rows]], out=items[rows])
+        for place, known in layout.same:
+            if (items[:, place : place + len(known)] != torch.tensor(list(known), dtype=torch.uint8)).any():
+                return None
+        back = order.argsort()
+        images = items[:, layout.pixels : layout.end].index_select(0, back)
+        images = images.view(-1, *layout.shape).permute(0, *(1 + axis for axis in layout.order))
+        labels = torch.zeros(len(back), dtype=torch.int64)
+        if layout.label is not None:
+            labels = items[:, layout.label : layout.label + 8].index_select(0, back).view(torch.int64)[:, 0]
+        return images.reshape(-1, *self.shape), labels
 
-    def _one_by_one(self, chunk: "Chunk", places: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.int64]]:
+    def _one_by_one(
+        self, chunks: Mapping[int, "Chunk"], numbers: Tensor, within: Tensor
+    ) -> tuple[Tensor, Tensor]:
         image, label, kinds = self.leaves.image, self.leaves.label, self.leaves.kinds
-        images, labels = np.empty((len(places), *self.shape), np.uint8), np.zeros(len(places), np.int64)
-        for row, place in enumerate(places.tolist()):
+        images = torch.empty((len(numbers), *self.shape), dtype=torch.uint8)
+        labels = torch.zeros(len(numbers), dtype=torch.int64)
+        for row, (number, place) in enumerate(zip(numbers.tolist(), within.tolist(), strict=True)):
+            chunk = chunks[number]
             try:
-                found = decoded(
-                    kinds[image], chunk.leaf(place, self.leaves, image), self.channels, self.size, self.fit
-                )
+                leaf = chunk.leaf(place, image)
+                found = decoded(kinds[image], leaf, self.channels, self.size, self.fit)
                 if found.shape != self.shape:
                     raise Unreadable(
                         f"it is {found.shape[2]} x {found.shape[1]}, and the first {self.shape[2]} x "
                         f"{self.shape[1]} pixels: data.size=64 makes all of one size"
                     )
-                images[row] = found
+                images[row] = torch.from_numpy(found.copy())
                 if label is not None:
-                    labels[row] = _whole(kinds[label], chunk.leaf(place, self.leaves, label))
+                    labels[row] = _whole(kinds[label], chunk.leaf(place, label))
             except Unreadable as error:
                 raise UserError(f"{chunk.path}: its image {place}: {error}") from None
         return images, labels
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where in the items of a file, all as long, the pixels and the label are."""
+
+    length: int  # of an item
+    pixels: int  # from here
+    end: int  # to here
+    shape: tuple[int, ...]  # of the image
+    order: tuple[int, ...]  # of its axes, to make it (C, H, W)
+    label: int | None  # eight bytes
+    same: tuple[tuple[int, bytes], ...]  # what must be the same in all, and from where on
 
 
 class Chunk:
@@ -200,31 +215,27 @@ class Chunk:
         UserError: it is damaged.
     """
 
-    def __init__(self, path: Path, count: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, count: int, leaves: Leaves) -> None:
+        self.path, self.leaves = path, leaves
         if (size := path.stat().st_size) < 4 * (count + 2):
             raise UserError(f"{path} is damaged: it is too short for its {count} images")
-        self.bytes = cast(Bytes, np.memmap(path, np.uint8, mode="r"))
+        # Copied on writing, which nobody does: torch warns of memory that can't be written to.
+        self.bytes = cast(Bytes, np.memmap(path, np.uint8, mode="c"))
         self.offsets = self.bytes[4 : 4 * (count + 2)].view("<u4").astype(np.int64)
         lengths = np.diff(self.offsets)
-        first = int(self.bytes[:4].view("<u4")[0])
-        if (
-            first != count
-            or self.offsets[0] != 4 * (count + 2)
-            or self.offsets[-1] > size
-            or lengths.min() < 4
-        ):
+        first, start, end = int(self.bytes[:4].view("<u4")[0]), self.offsets[0], self.offsets[-1]
+        if first != count or start != 4 * (count + 2) or end > size or lengths.min() < 4:
             raise UserError(f"{path} is damaged, or not a file of {count} images as its {INDEX} says")
-        self.rows: Bytes | None = None  # the items as a matrix, where all are as long
-        if (lengths == lengths[0]).all():
-            self.rows = self.bytes[self.offsets[0] : self.offsets[-1]].reshape(count, lengths[0])
+        self.layout = self._layout() if (lengths == lengths[0]).all() else None
+        if self.layout is not None:
+            self.rows = torch.from_numpy(self.bytes[start:end]).view(count, -1)
 
     def item(self, place: int) -> Bytes:
         return self.bytes[self.offsets[place] : self.offsets[place + 1]]
 
-    def sizes(self, place: int, leaves: int) -> list[int]:
+    def sizes(self, place: int) -> list[int]:
         """Of the leaves of an item, in bytes."""
-        item = self.item(place)
+        item, leaves = self.item(place), len(self.leaves.kinds)
         sizes = item[: 4 * leaves].tobytes()
         if len(sizes) < 4 * leaves or 4 * leaves + sum(found := struct.unpack(f"<{leaves}I", sizes)) != len(
             item
@@ -232,11 +243,32 @@ class Chunk:
             raise Unreadable("it is damaged")
         return list(found)
 
-    def leaf(self, place: int, leaves: Leaves, number: int) -> Bytes:
+    def leaf(self, place: int, number: int) -> Bytes:
         """The bytes of one of them."""
-        sizes = self.sizes(place, len(leaves.kinds))
+        sizes = self.sizes(place)
         start = 4 * len(sizes) + sum(sizes[:number])
         return self.item(place)[start : start + sizes[number]]
+
+    def _layout(self) -> Layout | None:
+        """That of the first item, if it is one of raw pixels."""
+        image, label, kinds = self.leaves.image, self.leaves.label, self.leaves.kinds
+        if kinds[image] not in RAW or (label is not None and kinds[label] != "int"):
+            return None
+        try:
+            sizes = self.sizes(0)
+            dtype, shape, header = _header(kinds[image], self.leaf(0, image))
+        except Unreadable:
+            return None  # which reading it one by one explains
+        starts = [4 * len(sizes) + sum(sizes[:number]) for number in range(len(sizes) + 1)]
+        order, pixels = _order(shape), starts[image] + header
+        if dtype != UINT8 or order is None or pixels + math.prod(shape) != starts[image + 1]:
+            return None
+        if label is not None and sizes[label] != 8:
+            return None
+        item = self.item(0).tobytes()
+        same = ((0, item[: 4 * len(sizes)]), (starts[image], item[starts[image] : pixels]))
+        place = None if label is None else starts[label]
+        return Layout(len(item), pixels, starts[image + 1], shape, order, place, same)
 
 
 # ---- the index ---------------------------------------------------------------------------------------------
