@@ -26,6 +26,7 @@ from autoencoders.data.modules import ImageDataModule
 from autoencoders.data.stream import CLASSES
 from autoencoders.errors import UserError, one_line, suggest
 from autoencoders.overrides import quoted
+from autoencoders.runs import to_paste
 from autoencoders.training import build_data
 
 PROGRAM = "python -m autoencoders.data.optimize"
@@ -62,7 +63,8 @@ def main(words: Sequence[str]) -> None:
         data = build_data(compose_conf(list(options.data)))
         counts = write(data, folder, int(options.chunk_mb * 1e6))
     said = "{:,} images to train on, {:,} to validate, {:,} to test".format(*counts)
-    print(f"chunks: {said}, in {options.out}\n\n  python train.py data=stream data.root={options.out}\n")
+    print(f"chunks: {said}, in {options.out}\n")
+    print("  " + to_paste("python", "train.py", "data=stream", f"data.root={quoted(options.out)}") + "\n")
 
 
 def parse(words: Sequence[str]) -> Options:
