@@ -14,7 +14,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config.REPOSITORY / "conf" / group).glob("[!_]*.yaml"))
 
 
-DATA = [name for name in options("data") if name not in ("images", "sample_photos")]  # see test_images
+DATA = [name for name in options("data") if name not in ("images", "sample_photos", "stream")]  # own tests
 CORRUPTIONS = [name for name in options("corruption") if name != "own"]
 CODE = "model.code_dim=3"
 

@@ -45,7 +45,8 @@ OF_CLASSES = re.compile(
 ).fullmatch
 OF_A_CLASS = re.compile(r"\w+(\.\w+)*\.[A-Z]\w*").fullmatch
 Read = Callable[[Path, bool, str], DictConfig]  # the config of a folder: see read_run
-RESUMABLE_KEYS = ("data.root", "data.input_root", "data.cache", "data.eval_batch_size")
+RESUMABLE_KEYS = ("data.root", "data.input_root", "data.cache", "data.cache_gb", "data.eval_batch_size")
+OF_ONES_OWN = ("autoencoders.data.ImageFolder", "autoencoders.data.ImageStream")  # whose root has no default
 
 
 # ---- the command line --------------------------------------------------------------------------------------
@@ -298,7 +299,9 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
         if "cache" in config.data:
             config.data.cache = None
     root = config.data.get("root")
-    fetched = config.data._target_ != "autoencoders.data.ImageFolder"  # which is all about the user's own
+    if not trust and isinstance(root, str) and "://" in root:  # a bucket, with the user's credentials
+        root = config.data.root = None
+    fetched = config.data._target_ not in OF_ONES_OWN
     if fetched and isinstance(root, str) and not trust and not _has_data(Path(root)):
         config.data.root = "${repository:}/data"
     return config

@@ -3,6 +3,7 @@
 from autoencoders.data.folders import ImageFolder, SamplePhotos
 from autoencoders.data.modules import CIFAR10, MNIST, FashionMNIST, GrayCIFAR10, ImageDataModule, NoisyMNIST
 from autoencoders.data.pairs import Batch
+from autoencoders.data.stream import ImageStream
 
 __all__ = [
     "CIFAR10",
@@ -12,6 +13,7 @@ __all__ = [
     "GrayCIFAR10",
     "ImageDataModule",
     "ImageFolder",
+    "ImageStream",
     "NoisyMNIST",
     "SamplePhotos",
 ]

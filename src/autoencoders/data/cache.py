@@ -8,12 +8,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -96,38 +97,51 @@ def prepare(
 
 def _write(folder: Path, splits: Mapping[str, Sequence[Item]], what: str, strict: bool) -> None:
     index, bad = dict[str, Any](), list[tuple[str, str]]()
-    workers = ThreadPoolExecutor(
-        max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-    )
-    total = sum(map(len, splits.values()))
-    with workers, no_bomb_warnings(), tqdm(total=total, desc=f"decoding {what}", disable=None) as progress:
+    with ExitStack() as stack:
+        files = dict[str, list[BinaryIO]]()
         for split, items in splits.items():
-            kept, sizes, parts = (
-                list[Item](),
-                list[tuple[int, int]](),
-                max((len(i.reads) for i in items), default=1),
-            )
-            files = [(folder / _file(split, part)).open("wb") for part in range(parts)]
-            try:
-                for first in range(0, len(items), AT_ONCE):
-                    some = items[first : first + AT_ONCE]
-                    for item, pictures in zip(some, workers.map(_decoded, some), strict=True):
-                        if isinstance(pictures, str):
-                            bad.append((item.name, pictures))
-                            if strict:
-                                raise UserError(f"{item.name} {pictures} (data.strict=false leaves it out)")
-                            continue
-                        for file, picture in zip(files, pictures, strict=True):
-                            file.write(picture.tobytes())
-                        kept.append(item)
-                        sizes.append((pictures[0].shape[1], pictures[0].shape[2]))
-                    progress.update(len(some))
-            finally:
-                for file in files:
-                    file.close()
-            names, labels = [item.name for item in kept], [item.label for item in kept]
-            index[split] = {"names": names, "labels": labels, "sizes": sizes, "parts": parts}
+            parts = max((len(item.reads) for item in items), default=1)
+            index[split] = {"names": [], "labels": [], "sizes": [], "parts": parts}
+            paths = [folder / _file(split, part) for part in range(parts)]
+            files[split] = [stack.enter_context(path.open("wb")) for path in paths]
+        for split, item, pictures in decoded(splits, what, strict, bad):
+            for file, picture in zip(files[split], pictures, strict=True):
+                file.write(picture.tobytes())
+            index[split]["names"].append(item.name)
+            index[split]["labels"].append(item.label)
+            index[split]["sizes"].append(pictures[0].shape[1:])
     (folder / "index.json").write_text(json.dumps({"splits": index, "unreadable": bad}))
+
+
+def decoded(
+    splits: Mapping[str, Sequence[Item]], what: str, strict: bool, bad: list[tuple[str, str]]
+) -> Iterator[tuple[str, Item, list[Bytes]]]:
+    """The pictures of all splits, in their order, with the split and the item of each; decoded in parallel.
+
+    Args:
+        bad: gets the name of each unreadable one and what is wrong with it.
+
+    Raises:
+        UserError: one is unreadable and `strict` says to refuse that.
+    """
+    total = sum(map(len, splits.values()))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    with (
+        ThreadPoolExecutor(max(1, cores)) as workers,
+        no_bomb_warnings(),
+        tqdm(total=total, desc=f"decoding {what}", disable=None) as progress,
+    ):
+        for split, items in splits.items():
+            for first in range(0, len(items), AT_ONCE):
+                some = items[first : first + AT_ONCE]
+                for item, pictures in zip(some, workers.map(_decoded, some), strict=True):
+                    if not isinstance(pictures, str):
+                        yield split, item, pictures
+                        continue
+                    bad.append((item.name, pictures))
+                    if strict:
+                        raise UserError(f"{item.name} {pictures} (data.strict=false leaves it out)")
+                progress.update(len(some))
 
 
 def _decoded(item: Item) -> list[Bytes] | str:
@@ -173,9 +187,14 @@ def say_what_there_is(folder: Path) -> None:
     if is_main_process():
         print("pictures: {:,} to train on, {:,} to validate, {:,} to test".format(*counts), flush=True)
     if bad and is_main_process():
-        some = "; ".join(f"{name} {why}" for name, why in bad[:3])
-        more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-        print(one_line(f"left out, as unreadable: {len(bad)} (all in {folder / 'index.json'}): {some}{more}"))
+        print(left_out(bad, f"all in {folder / 'index.json'}"))
+
+
+def left_out(bad: Sequence[tuple[str, str]], where: str) -> str:
+    """One line on unreadable pictures, of which `where` says more."""
+    some = "; ".join(f"{name} {why}" for name, why in bad[:3])
+    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return one_line(f"left out, as unreadable: {len(bad)} ({where}): {some}{more}")
 
 
 @lru_cache(1)  # of 100,000 pictures it has some MB, and each split is opened from it

@@ -56,6 +56,10 @@ class Images:
         corrupted = None if self.corrupted is None else self.corrupted.index_select(0, rows)
         return RawBatch(step, self.images.index_select(0, rows), self.labels.index_select(0, rows), corrupted)
 
+    def order(self, randomness: Randomness) -> Tensor:
+        """All rows (N,) in random order, the same on every process."""
+        return randomness.permutation(len(self))
+
 
 class GlobalBatches:
     """Loads one permutation of the images, the same on every process, in batches of `batch_size` over all
@@ -106,7 +110,7 @@ class GlobalBatches:
         first = self._find_place()
         order = torch.arange(len(self.images))
         if self.shuffle:
-            order = Randomness(self.seed, self.epoch, rows=1).permutation(len(self.images))
+            order = self.images.order(Randomness(self.seed, self.epoch, rows=1))
         for batch in range(first, len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             part = slice(self.rank, None, self.world_size)

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def refusal(path: Path, root: Path) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path | BytesIO) -> Iterator[Image.Image]:
     """A picture file, to be decoded within the block, whose errors count as the file's.
 
     Raises:
@@ -78,7 +79,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise Unreadable(f"is damaged: {one_line(str(error) or type(error).__name__)}") from None
 
 
-def read(path: Path, channels: int, size: int | None, fit: str, root: Path | None = None) -> Bytes:
+def read(path: Path | BytesIO, channels: int, size: int | None, fit: str, root: Path | None = None) -> Bytes:
     """A picture (C, H, W) as it is shown: upright (EXIF), the first of several frames, transparent parts on
     white, 16 bits as 8.
 
@@ -92,7 +93,7 @@ def read(path: Path, channels: int, size: int | None, fit: str, root: Path | Non
     Raises:
         Unreadable: it is no picture, damaged, too large or elsewhere.
     """
-    if root is not None and (why := refusal(path, root)):
+    if root is not None and isinstance(path, Path) and (why := refusal(path, root)):
         raise Unreadable(why)
     with opened(path) as picture:
         _check_sides(picture.size)

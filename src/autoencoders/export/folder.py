@@ -94,7 +94,9 @@ def portable(config: DictConfig, model: Any) -> dict[str, Any]:
     content: dict[str, Any] = referring(raw, kept)
     data = content["data"]
     if "channels" in data:  # which are found from the pictures, that others don't have
-        (inputs, *_), (data["channels"], *_) = model.input_shape, model.target_shape
+        (inputs, *_), (data["channels"], height, width) = model.input_shape, model.target_shape
+        if data.get("size", 0) is None and height == width:
+            data["size"] = height
         data["input"] = "gray" if inputs == 1 and data["channels"] == 3 else data["input"]
     if data.get("input_root") is not None:
         data["input_root"] = "measured"
