@@ -244,7 +244,8 @@ def test_a_checkpoint_is_loaded_without_running_code(composed: Compose, tmp_path
     model = VAE.load_from_checkpoint(path, network=MLP(hidden=[8]), weights_only=True)
     assert model.code_dim == 3
     assert set(model.hparams) == {
-        "input_shape", "target_shape", "code_dim", "likelihood", "likelihood_std", "beta",
+        "input_shape", "target_shape", "code_dim", "likelihood", "likelihood_std", "beta", "warmup_steps",
+        "free_bits", "capacity", "capacity_steps",
     }  # fmt: skip
 
 

@@ -71,16 +71,36 @@ class Bernoulli:
 SMALLEST = 1e-6  # float32 can still tell 1 - 1e-6 from 1
 
 
+def diagonal_normal(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of a code, (B, D, ...) each, of what an encoder gives for both, (B, 2 D, ...)."""
+    mean, log_variance = features.float().chunk(2, dim=1)
+    return mean, log_variance.clamp(-20, 20)  # beyond, its exponential leaves float32's useful range
+
+
+def kl_of_units(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) of each number, of the shape of both, in nats (Kingma &
+    Welling 2014, appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+
+
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) of (B, ...), (B,) nats (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+    """The sum of `kl_of_units` over the numbers of each code (B, ...), (B,) nats."""
+    return kl_of_units(mean, log_variance).flatten(1).sum(1)
 
 
 def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-    """A sample h = μ + σ ε of N(mean, exp(log_variance)), for standard normal noise ε; all of one
-    shape (Kingma &
-    Welling 2014, §2.4)."""
+    """A sample h = μ + σ ε of N(mean, exp(log_variance)), for standard normal noise ε; all of one shape
+    (Kingma & Welling 2014, §2.4)."""
     return mean + (0.5 * log_variance).exp() * noise
+
+
+def log_importance_weight(nll: Tensor, code: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log p(x|h) p(h) / q(h|x) of codes h, all (B, ...), for −log p(x|h) (B,), q = N(mean, exp(log_variance))
+    and the prior N(0, 1); (B,) nats (Burda et al. 2016, eq. 7)."""
+    # The normalising constants of p(h) and of q(h|x) cancel but for the variance.
+    log_prior = -0.5 * code.square()
+    log_posterior = -0.5 * ((code - mean).square() * (-log_variance).exp() + log_variance)
+    return -nll + (log_prior - log_posterior).flatten(1).sum(1)
 
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of a kernel's width, as in Tolstikhin et al. 2018

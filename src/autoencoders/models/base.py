@@ -88,7 +88,7 @@ class BaseModel(LightningModule):
     affine: ClassVar[bool] = False  # whether the decoder is affine in the code
     bounded: ClassVar[bool] = True  # whether a gaussian likelihood's mean is kept in [0, 1]
     any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
-    couples_batch: ClassVar[bool] = False  # whether a term depends on several images, through `gathered`
+    couples_batch: bool = False  # whether a term depends on several images, through `gathered`
     code_shape: tuple[int, ...] = ()  # (D,), or (C, h, w) of a code with places; () if there is none
 
     def __init__(
