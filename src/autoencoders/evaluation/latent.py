@@ -11,7 +11,7 @@ from tqdm import trange
 
 from autoencoders.data.pairs import Batch
 from autoencoders.evaluation.subject import Scores, Subject
-from autoencoders.losses import Likelihood, kl_to_standard_normal, reparameterise
+from autoencoders.losses import Likelihood, kl_to_standard_normal, log_importance_weight, reparameterise
 from autoencoders.randomness import Randomness
 
 ACTIVE = 0.01  # the variance of a posterior mean above which a unit is active (Burda et al. 2016, §5.2)
@@ -88,12 +88,9 @@ def importance_weighted_bound(model: Variational, batch: Batch, samples: int) ->
     noise = Randomness(0, rows=len(mean), device=mean.device)
     weights = []
     for _ in trange(samples, desc="importance weighting", leave=False, disable=None):
-        epsilon = noise.normal(*mean.shape)
-        code = reparameterise(mean, log_variance, epsilon)
-        log_prior = -0.5 * (code.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-        log_posterior = -0.5 * (epsilon.square() + log_variance + math.log(2 * math.pi)).flatten(1).sum(1)
-        log_likelihood = -model.likelihood.nll(model.output(code), batch.clean)
-        weights.append(log_likelihood + log_prior - log_posterior)
+        code = reparameterise(mean, log_variance, noise.normal(*mean.shape))
+        nll = model.likelihood.nll(model.output(code), batch.clean)
+        weights.append(log_importance_weight(nll, code, mean, log_variance))
     return torch.logsumexp(torch.stack(weights), 0) - math.log(samples)
 
 

@@ -4,11 +4,13 @@ from autoencoders.models.autoencoder import Autoencoder, LinearAutoencoder
 from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
 from autoencoders.models.denoising import DenoisingAutoencoder
+from autoencoders.models.iwae import IWAE
 from autoencoders.models.restoration import Restoration
 from autoencoders.models.vae import VAE
 from autoencoders.models.wae import WAE
 
 __all__ = [
+    "IWAE",
     "VAE",
     "WAE",
     "Autoencoder",
