@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch import distributions as D
 
-from autoencoders import losses as of
 from autoencoders.data import Batch
-from autoencoders.models import IWAE, VAE
+from autoencoders.likelihoods import Gaussian
+from autoencoders.losses import kl_decomposition
+from autoencoders.models import IWAE, TCVAE, VAE
 from autoencoders.networks import MLP, Linear
 from autoencoders.randomness import Randomness
 
@@ -94,10 +95,10 @@ def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
 def linear_gaussian(
     samples: int, gradient: str = "standard", code_dim: int = 2, variance: float = 0.2
 ) -> tuple[IWAE, D.MultivariateNormal]:
-    """p(h) = N(0, 1) and p(x|h) = N(W h + b, variance), whose evidence p(x) is known, and any affine encoder."""
+    """p(h) = N(0, 1) and p(x|h) = N(W h + b, variance), whose p(x) is known, and any affine encoder."""
     torch.manual_seed(1)
     model = IWAE(samples, gradient, network=Linear(), input_shape=SHAPE, code_dim=code_dim)
-    model.likelihood = of.Gaussian(math.sqrt(variance), squash=False)
+    model.likelihood = Gaussian(math.sqrt(variance), squash=False)
     (layer,) = (module for module in model.decoder.modules() if isinstance(module, torch.nn.Linear))
     weight = layer.weight.detach()
     return model, D.MultivariateNormal(layer.bias.detach(), weight @ weight.T + variance * torch.eye(16))
@@ -155,3 +156,45 @@ def test_the_doubly_reparameterised_gradient_is_that_of_the_bound() -> None:
     once, twice = (slopes(gradient, first) for gradient in ("standard", "dreg"))
     for name in standard:
         assert torch.allclose(once[name], twice[name], rtol=1e-3) == name.startswith("decoder"), name
+
+
+def test_the_parts_of_the_kl_are_those_of_brute_force_and_add_up() -> None:
+    made = torch.Generator().manual_seed(0)
+    code, mean, log_variance = (torch.randn(5, 3, generator=made) for _ in range(3))
+    normals = [D.Normal(m, (0.5 * v).exp()) for m, v in zip(mean, log_variance, strict=True)]
+    images, prior = 20, D.Normal(0.0, 1.0)
+    joint, alone = torch.zeros(5), torch.ones(5)
+    for i in range(5):
+        joint[i] = sum(float(q.log_prob(code[i]).sum().exp()) for q in normals) / (5 * images)
+        for d in range(3):
+            alone[i] *= sum(float(q.log_prob(code[i])[d].exp()) for q in normals) / (5 * images)
+    own = torch.stack([q.log_prob(z).sum() for q, z in zip(normals, code, strict=True)])
+    information, correlation, each = kl_decomposition(code, mean, log_variance, images).values()
+    torch.testing.assert_close(information, (own - joint.log()).mean())
+    torch.testing.assert_close(correlation, (joint.log() - alone.log()).mean())
+    torch.testing.assert_close(each, (alone.log() - prior.log_prob(code).sum(1)).mean())
+    torch.testing.assert_close(information + correlation + each, (own - prior.log_prob(code).sum(1)).mean())
+
+
+def test_independent_numbers_have_no_total_correlation_and_equal_ones_have_much() -> None:
+    means = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    noise = 0.3 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
+    narrow = torch.full_like(means, 2 * math.log(0.3))
+    equal = means[:, :1].expand(2000, 2)
+    found = [float(kl_decomposition(m + noise, m, narrow, 1)["total_correlation"]) for m in (means, equal)]
+    # Of two sums of one standard normal number and noise: −½ log(1 − ρ²), ρ = 1 / 1.09.
+    known = -0.5 * math.log(1 - (1 / 1.09) ** 2)
+    assert found == pytest.approx([0, known], abs=0.05)
+
+
+def test_the_parts_are_weighed_one_by_one() -> None:
+    model = small(TCVAE, alpha=2.0, beta=3.0, gamma=5.0)
+    for known in (None, 1000):  # images of the data set; the batch is all of it if nobody says
+        images, model.images = batch(6), known
+        losses, monitors = model.terms(images)
+        mean, log_variance = model.posterior(images.clean)
+        code = mean + (0.5 * log_variance).exp() * Randomness(0, rows=6).normal(6, 3)
+        parts = kl_decomposition(code, mean, log_variance, known or 6)
+        weighted = sum(w * part for w, part in zip((2, 3, 5), parts.values(), strict=True))
+        torch.testing.assert_close(loss_of(model, losses), losses["nll"].mean() + weighted)
+        torch.testing.assert_close(monitors["kl"].detach(), kl_of(model, images.clean).sum(1))

@@ -6,11 +6,13 @@ from autoencoders.models.colorization import ColorizationAutoencoder
 from autoencoders.models.denoising import DenoisingAutoencoder
 from autoencoders.models.iwae import IWAE
 from autoencoders.models.restoration import Restoration
+from autoencoders.models.tc_vae import TCVAE
 from autoencoders.models.vae import VAE
 from autoencoders.models.wae import WAE
 
 __all__ = [
     "IWAE",
+    "TCVAE",
     "VAE",
     "WAE",
     "Autoencoder",

@@ -25,7 +25,7 @@ class IWAE(BaseAutoencoder):
         samples: k, 1..10,000; with 1 it is the ELBO. A step decodes k times as many codes.
         gradient: "standard", or "dreg", the doubly reparameterised one, of the same expectation but, with
             many samples, of less variance (Tucker et al. 2019, eq. 8).
-        likelihood: "bernoulli" or "gaussian".
+        likelihood: as for `BaseModel`.
         **base: as for `BaseAutoencoder`.
     """
 

@@ -24,7 +24,7 @@ class VAE(BaseAutoencoder):
         capacity: nats C, 0..1e6. Not the KL is penalised then but its distance |KL − C|, averaged over the
             batch, where β is the authors' γ (Burgess et al. 2018).
         capacity_steps: over which C grows from 0 to its value, 1..1e9.
-        likelihood: "bernoulli" or "gaussian".
+        likelihood: as for `BaseModel`.
         **base: as for `BaseAutoencoder`.
     """
 
