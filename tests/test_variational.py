@@ -14,8 +14,8 @@ from torch import distributions as D
 from autoencoders.data import Batch
 from autoencoders.likelihoods import Gaussian
 from autoencoders.losses import kl_decomposition
-from autoencoders.models import IWAE, TCVAE, VAE
-from autoencoders.networks import MLP, Linear
+from autoencoders.models import CVAE, IWAE, TCVAE, VAE
+from autoencoders.networks import MLP, Linear, ResNet
 from autoencoders.randomness import Randomness
 
 SHAPE = (1, 4, 4)
@@ -198,3 +198,59 @@ def test_the_parts_are_weighed_one_by_one() -> None:
         weighted = sum(w * part for w, part in zip((2, 3, 5), parts.values(), strict=True))
         torch.testing.assert_close(loss_of(model, losses), losses["nll"].mean() + weighted)
         torch.testing.assert_close(monitors["kl"].detach(), kl_of(model, images.clean).sum(1))
+
+
+def test_the_decoder_is_told_the_label_and_the_encoder_guesses_it() -> None:
+    model, images = small(CVAE, classes=3, label_weight=7.0, beta=2.0), batch(6)
+    assert (model.code_shape, model.code_dim) == ((6,), 6)
+    code, penalties, _ = model.coded(images)
+    mean, log_variance, logits = model.posterior(images.clean)
+    noise = Randomness(0, rows=6).normal(6, 3)
+    torch.testing.assert_close(code[:, :3], mean + (0.5 * log_variance).exp() * noise)
+    assert torch.equal(code[:, 3:], torch.eye(3)[images.labels])
+    known = -D.Categorical(logits=logits).log_prob(images.labels)
+    torch.testing.assert_close(penalties["label"], known)
+    kl = D.kl_divergence(D.Normal(mean, (0.5 * log_variance).exp()), D.Normal(0.0, 1.0)).sum(1)
+    losses = model.terms(batch(6)).losses
+    torch.testing.assert_close(model.total(losses), losses["nll"] + 2 * kl + 7 * known)
+    torch.testing.assert_close(model.encode(images.clean), torch.cat([mean, logits.softmax(1)], 1))
+
+
+def test_a_class_is_asked_for() -> None:
+    model = small(CVAE, classes=3)
+    in_turn, of_one = model.prior_codes(7, seed=1), model.prior_codes(7, seed=1, label=2)
+    assert in_turn[:, 3:].argmax(1).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert of_one[:, 3:].tolist() == [[0, 0, 1]] * 7
+    assert torch.equal(in_turn[:, :3], of_one[:, :3])
+    torch.testing.assert_close(model.sample(7, seed=1, label=2), model.decode(of_one))
+    with pytest.raises(ValueError, match=r"^label=3 must be ≥ 0 and ≤ 2"):
+        model.sample(1, seed=0, label=3)
+
+
+def test_a_class_stands_at_every_place_of_a_code() -> None:
+    network = ResNet(widths=(4, 8), depth=1, hidden=4)
+    model = CVAE(network=network, input_shape=(1, 8, 8), code_dim=8, classes=3)
+    assert model.code_shape == (5, 2, 2)
+    codes = model.prior_codes(3, seed=0)
+    assert torch.equal(codes[:, 2:], torch.eye(3)[:, :, None, None].expand(3, 3, 2, 2))
+    images = model.decode(codes)
+    assert images.shape == (3, 1, 8, 8)
+    code = model.encode(images)
+    assert code.shape == (3, 5, 2, 2)
+    torch.testing.assert_close(code[:, 2:].sum(1), torch.ones(3, 2, 2))
+    assert model.posterior(images)[2].shape == (3, 3)
+
+
+def test_classes_that_do_not_fit_are_refused() -> None:
+    def data(**of: Any) -> Any:
+        return SimpleNamespace(input_shape=SHAPE, target_shape=SHAPE, **of)
+
+    model = small(CVAE, classes=3)
+    model.check_data(data(classes=("a", "b", "c")))
+    for wrong, message in (
+        (data(), "^model=cvae needs classes to be told, and SimpleNamespace has none"),
+        (data(classes=("a", "b")), "^classes=3 must be 2, as many as SimpleNamespace has"),
+        (data(classes=("a", "b", "c"), only=(1,)), "^model=cvae learns all classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.check_data(wrong)

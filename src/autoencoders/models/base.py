@@ -94,6 +94,7 @@ class BaseModel(LightningModule):
     any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
     couples_batch: bool = False  # whether a term depends on several images, through `gathered`
     code_shape: tuple[int, ...] = ()  # (D,), or (C, h, w) of a code with places; () if there is none
+    sample_columns: int = 10  # of a figure of 100 codes of `prior_codes`
 
     def __init__(
         self,
