@@ -28,7 +28,8 @@ class CVAE(BaseAutoencoder):
     Args:
         classes: how many there are, 2..10,000.
         label_weight: weighs `label`, the cross-entropy of the encoder's probabilities, 0..1e6.
-        beta: weighs the KL of h to its prior N(0, 1), likewise. Both are logged unweighted.
+        beta: weighs the KL of h to its prior N(0, 1), likewise; the more, the less of the class is left to h.
+            Both are logged unweighted.
         code_dim: numbers in h.
         likelihood: as for `BaseModel`.
         **base: as for `BaseAutoencoder`.
@@ -41,7 +42,7 @@ class CVAE(BaseAutoencoder):
         self,
         classes: int = 10,
         label_weight: float = 10.0,
-        beta: float = 1.0,
+        beta: float = 4.0,
         network: Network | None = None,
         input_shape: Shape = (1, 28, 28),
         code_dim: int = 16,
