@@ -251,6 +251,7 @@ def test_a_report_needs_nothing_else_and_escapes(composed: Compose, tmp_path: Pa
         (["model=denoising"], set()),
         (["model=vae", "model.code_dim=1"], {"likelihood"}),
         (["model=colorization", "model.code_dim=4"], {"colorization"}),
+        (["model=cvae", "model.code_dim=1"], {"classes"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -493,7 +494,7 @@ def test_a_model_s_evaluations_are_groups_that_there_are() -> None:
     data = Blobs((1, 28, 28), ())
     model = model_for(data, 2)
     model.evaluations = ("likelyhood",)
-    with pytest.raises(ValueError, match="names likelyhood: there are colorization, likelihood"):
+    with pytest.raises(ValueError, match="names likelyhood: there are classes, colorization, likelihood"):
         evaluate(model, data, images=4, bound=(3, 20))
 
 

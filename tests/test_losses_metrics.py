@@ -7,7 +7,7 @@ import torch
 from torch import distributions as D
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from autoencoders import losses, metrics
+from autoencoders import likelihoods, losses, metrics
 from autoencoders.randomness import Randomness
 
 X = torch.rand(5, 1, 6, 6)
@@ -15,13 +15,13 @@ OUTPUT = torch.randn(5, 1, 6, 6)
 
 
 def test_gaussian_nll_is_that_of_torch() -> None:
-    likelihood = losses.Gaussian(0.3)
+    likelihood = likelihoods.Gaussian(0.3)
     expected = -D.Normal(OUTPUT.sigmoid(), 0.3).log_prob(X).flatten(1).sum(1)
     torch.testing.assert_close(likelihood.nll(OUTPUT, X), expected)
 
 
 def test_gaussian_nll_is_the_squared_error_plus_a_constant() -> None:
-    likelihood = losses.Gaussian(math.sqrt(0.5), squash=False)
+    likelihood = likelihoods.Gaussian(math.sqrt(0.5), squash=False)
     squared = (OUTPUT - X).square().flatten(1).sum(1)
     constant = likelihood.nll(OUTPUT, X) - squared
     torch.testing.assert_close(constant, torch.full((5,), 18 * math.log(math.pi)))
@@ -31,8 +31,8 @@ def test_gaussian_nll_is_the_squared_error_plus_a_constant() -> None:
 def test_bernoulli_nll_is_that_of_torch() -> None:
     black_or_white = X.round()
     expected = -D.Bernoulli(logits=OUTPUT).log_prob(black_or_white).flatten(1).sum(1)
-    torch.testing.assert_close(losses.Bernoulli().nll(OUTPUT, black_or_white), expected)
-    torch.testing.assert_close(losses.Bernoulli().mean(OUTPUT), OUTPUT.sigmoid())
+    torch.testing.assert_close(likelihoods.Bernoulli().nll(OUTPUT, black_or_white), expected)
+    torch.testing.assert_close(likelihoods.Bernoulli().mean(OUTPUT), OUTPUT.sigmoid())
 
 
 def test_kl_is_that_of_torch() -> None:

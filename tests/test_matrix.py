@@ -8,6 +8,7 @@ from hydra.errors import HydraException
 
 from autoencoders import config, errors, training
 from autoencoders.errors import UserError
+from autoencoders.likelihoods import LIKELIHOODS
 
 
 def options(group: str) -> list[str]:
@@ -53,7 +54,7 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
 
 
 @pytest.mark.parametrize("network", sorted({*options("network")} - {"own", "unet"}))
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_every_network_and_likelihood(network: str, likelihood: str, composed: Compose) -> None:
     code = "model.code_dim=16" if network == "resnet" else CODE  # which has 4 x 4 places
     cfg = composed("model=vae", f"network={network}", f"model.likelihood={likelihood}", code)

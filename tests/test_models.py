@@ -182,7 +182,11 @@ def test_references_of_a_colorizer(composed: Compose) -> None:
     [
         (Autoencoder, {"code_dim": 0}, "code_dim=0 must be ≥ 1 and ≤ 65536"),
         (Autoencoder, {"code_dim": "two"}, "code_dim=two must be a whole number ≥ 1 and ≤ 65536"),
-        (Autoencoder, {"likelihood": "poisson"}, "likelihood=poisson must be gaussian or bernoulli"),
+        (
+            Autoencoder,
+            {"likelihood": "poisson"},
+            "likelihood=poisson must be gaussian or gaussian_learned or",
+        ),
         (Autoencoder, {"likelihood_std": 0}, "likelihood_std=0 must be ≥ 0.001 and ≤ 1000"),
         (Autoencoder, {"input_shape": (28, 28)}, r"input_shape=\[28, 28\] must be three numbers"),
         (Autoencoder, {"network": Conv(patch=3)}, "network.patch=3 must divide the side of a square image"),
@@ -198,7 +202,11 @@ def test_references_of_a_colorizer(composed: Compose) -> None:
             {"network": MLP()},
             "network=MLP has a code, and Restoration has none: use network=unet",
         ),
-        (Restoration, {"likelihood": "poisson"}, "likelihood=poisson must be gaussian or bernoulli"),
+        (
+            Restoration,
+            {"likelihood": "poisson"},
+            "likelihood=poisson must be gaussian or gaussian_learned or",
+        ),
         (
             Restoration,
             {"input_shape": (3, 8, 8), "target_shape": (1, 8, 8)},
@@ -244,7 +252,9 @@ def test_a_checkpoint_is_loaded_without_running_code(composed: Compose, tmp_path
     model = VAE.load_from_checkpoint(path, network=MLP(hidden=[8]), weights_only=True)
     assert model.code_dim == 3
     assert set(model.hparams) == {
-        "input_shape", "target_shape", "code_dim", "likelihood", "likelihood_std", "beta",
+        "input_shape", "target_shape", "code_dim", "likelihood", "likelihood_std", "likelihood_mixtures",
+        "beta", "warmup_steps",
+        "free_bits", "capacity", "capacity_steps",
     }  # fmt: skip
 
 

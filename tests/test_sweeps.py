@@ -23,8 +23,10 @@ def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
     """The same curve, test metrics (37 images are uneven shards) and weights, in one run folder."""
     folders = {devices: tmp_path / str(devices) for devices in (1, 2)}
     for devices, folder in folders.items():
-        options = ("model=vae", "corruption=gaussian", "trainer.max_epochs=2", f"trainer.devices={devices}")
-        train(data_root, folder, *options, *NO_WANDB)
+        # Both have a statistic of the whole batch.
+        coupled = ("model.likelihood=gaussian_optimal", "model.free_bits=0.1")
+        options = ("corruption=gaussian", "trainer.max_epochs=2", f"trainer.devices={devices}")
+        train(data_root, folder, "model=vae", *coupled, *options, *NO_WANDB)
     for metric in ("val/mse", "val/loss", "test/mse", "test/psnr", "test/ssim"):
         assert column(folders[2], metric) == pytest.approx(column(folders[1], metric), rel=1e-5), metric
     one, two = (weights(folder) for folder in folders.values())

@@ -216,6 +216,8 @@ def draw_all(model: BaseModel, data: ImageDataModule, images: Images, count: int
         drawn["latent_scatter"] = latent_scatter(codes, batch.labels, data.classes)
         drawn["manifold"] = manifold(codes, model.decode)
     if (prior := model.prior_codes(100, seed=0)) is not None:
-        drawn["samples"] = grid(model.decode(prior), columns=10, title="samples from the prior")
+        drawn["samples"] = grid(
+            model.decode(prior), columns=min(100, model.sample_columns), title="samples from the prior"
+        )
     model.train(was_training)
     return drawn

@@ -1,86 +1,68 @@
-"""Pure functions of an autoencoder's objective: likelihoods p_dec(x|h) and divergences of p_enc(h|x).
+"""Pure functions of an autoencoder's objective beside its likelihood: divergences of p_enc(h|x).
 
-Everything is a sum over pixels or numbers of the code, in nats, one value per image (B,); the mean over the
-batch is taken last. So a weight such as β means the same for every image size and in every file.
+Everything is a sum over numbers of the code, in nats, one value per image (B,); the mean over the batch is
+taken last. So a weight such as β means the same for every image size and in every file.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
-class Likelihood(Protocol):
-    """p_dec(x|h), given by the decoder's output (B, C, H, W), in float32 or more."""
-
-    def mean(self, output: Tensor) -> Tensor:
-        """The reconstruction: the expected image (B, C, H, W)."""
-        ...
-
-    def nll(self, output: Tensor, clean: Tensor) -> Tensor:
-        """−log p_dec(clean|h), (B,) nats."""
-        ...
+def diagonal_normal(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of a code, (B, D, ...) each, of what an encoder gives for both, (B, 2 D, ...)."""
+    mean, log_variance = features.float().chunk(2, dim=1)
+    return mean, log_variance.clamp(-20, 20)  # beyond, its exponential leaves float32's useful range
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """N(x; mean, std²). With std = √½ it is the sum of squared errors plus a constant: the lecture's MSE.
-
-    With `squash` the mean is the sigmoid of the output, which keeps it in [0, 1]; otherwise it is the output
-    itself.
-    """
-
-    std: float
-    squash: bool = True
-
-    def mean(self, output: Tensor) -> Tensor:
-        return output.sigmoid() if self.squash else output
-
-    def nll(self, output: Tensor, clean: Tensor) -> Tensor:
-        squared = F.mse_loss(self.mean(output), clean, reduction="none").flatten(1).sum(1)
-        constant = clean.shape[1:].numel() * math.log(self.std * math.sqrt(2 * math.pi))
-        return squared / (2 * self.std**2) + constant
-
-
-@dataclass(frozen=True)
-class Bernoulli:
-    """Cross-entropy, for images that are black or white, or nearly so.
-
-    With `squash` the probability of white is the sigmoid of the output; otherwise it is the output itself,
-    kept at least `SMALLEST` away from 0 and 1 in the loss.
-    """
-
-    squash: bool = True
-
-    def mean(self, output: Tensor) -> Tensor:
-        return output.sigmoid() if self.squash else output
-
-    def nll(self, output: Tensor, clean: Tensor) -> Tensor:
-        if self.squash:
-            loss = F.binary_cross_entropy_with_logits(output, clean, reduction="none")
-        else:  # by hand: under autocast torch refuses F.binary_cross_entropy
-            white = output.clamp(SMALLEST, 1 - SMALLEST)
-            loss = -clean * white.log() - (1 - clean) * (-white).log1p()
-        return loss.flatten(1).sum(1)
-
-
-SMALLEST = 1e-6  # float32 can still tell 1 - 1e-6 from 1
+def kl_of_units(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) of each number, of the shape of both, in nats (Kingma &
+    Welling 2014, appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) of (B, ...), (B,) nats (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+    """The sum of `kl_of_units` over the numbers of each code (B, ...), (B,) nats."""
+    return kl_of_units(mean, log_variance).flatten(1).sum(1)
 
 
 def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-    """A sample h = μ + σ ε of N(mean, exp(log_variance)), for standard normal noise ε; all of one
-    shape (Kingma &
-    Welling 2014, §2.4)."""
+    """A sample h = μ + σ ε of N(mean, exp(log_variance)), for standard normal noise ε; all of one shape
+    (Kingma & Welling 2014, §2.4)."""
     return mean + (0.5 * log_variance).exp() * noise
+
+
+def log_importance_weight(nll: Tensor, code: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log p(x|h) p(h) / q(h|x) of codes h, all (B, ...), for −log p(x|h) (B,), q = N(mean, exp(log_variance))
+    and the prior N(0, 1); (B,) nats (Burda et al. 2016, eq. 7)."""
+    # The normalising constants of p(h) and of q(h|x) cancel but for the variance.
+    log_prior = -0.5 * code.square()
+    log_posterior = -0.5 * ((code - mean).square() * (-log_variance).exp() + log_variance)
+    return -nll + (log_prior - log_posterior).flatten(1).sum(1)
+
+
+def kl_decomposition(code: Tensor, mean: Tensor, log_variance: Tensor, images: int) -> dict[str, Tensor]:
+    """The KL to the prior N(0, 1), estimated from a code of each of M images and its posterior, (M, D) each;
+    in three parts, () nats each (Chen et al. 2018, eq. 2): the mutual information between image and code, the
+    total correlation between the numbers of a code, and the KL of each number alone.
+
+    q(h) is estimated by minibatch-weighted sampling (appendix C.1): Σ q(h|x) over the M images, over M times
+    the number of `images` in the data set. With `images` 1 it is the mean over these M images.
+    """
+    constant = math.log(2 * math.pi)
+    squared = (code[:, None] - mean).square() * (-log_variance).exp()
+    log_q_pairs = -0.5 * (squared + log_variance + constant)  # (M, M, D): of code i under image j
+    log_q_own = log_q_pairs.diagonal().sum(0)
+    log_q = log_q_pairs.sum(2).logsumexp(1) - math.log(images * len(code))
+    log_q_alone = (log_q_pairs.logsumexp(1) - math.log(images * len(code))).sum(1)
+    log_prior = -0.5 * (code.square() + constant).sum(1)
+    return {
+        "mutual_information": (log_q_own - log_q).mean(),
+        "total_correlation": (log_q - log_q_alone).mean(),
+        "dimension_wise_kl": (log_q_alone - log_prior).mean(),
+    }
 
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of a kernel's width, as in Tolstikhin et al. 2018

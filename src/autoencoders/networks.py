@@ -301,7 +301,8 @@ class Own:
 
         encoder: input_shape, the (C, H, W) of its images; code_dim, the number of features it must give: that
             of the code, and twice as many for a VAE (means, then log variances).
-        decoder: code_dim; target_shape, the (C, H, W) of the images it must give.
+        decoder: code_dim; target_shape, the (C, H, W) of what it must give: images, with more channels where
+            the likelihood needs them.
 
     Args:
         encoder: gives (B, code_dim), or (B, code_dim, 1, 1), for images (B, *input_shape).

@@ -27,6 +27,7 @@ Group = Callable[[Subject], Scores]
 
 BY_LABELS: dict[str, Group] = {"clustering": representation.clustering, "features": representation.features}
 OF_SOME_MODELS: dict[str, Group] = {  # of those whose `evaluations` name them
+    "classes": generation.classes,
     "colorization": colour.colorization,
     "likelihood": latent.likelihood,
 }
@@ -90,7 +91,8 @@ def evaluate(
         pictures.pop("samples", None)  # of the model's prior, which is among these
         for name, drawn in samples.items():
             title = f"samples: {name}"
-            pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=10, title=title)
+            columns = min(100, subject.model.sample_columns) if name == "prior" else 10
+            pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=columns, title=title)
         pictures["spectrum"] = spectrum(subject)
         if between_classes := latent.interpolations(subject) if subject.has_classes else {}:
             pictures["interpolations"] = figures.image_rows(between_classes)

@@ -101,6 +101,30 @@ def generation(subject: Subject) -> tuple[Scores, dict[str, Tensor]]:
     return scores(subject, priors, count) if subject.has_classes and count > 1 else {}, samples
 
 
+@torch.inference_mode()
+def classes(subject: Subject) -> Scores:
+    """Samples of each class in turn, as many as 5,000 or the test images: `as_asked` is the share of those
+    that DigitNet takes for the class that was asked for, and then that of each class; beside them the test
+    images, whose share is how far DigitNet can be trusted."""
+    net, names = classifier(subject.data), subject.data.classes
+    codes = subject.model.prior_codes(min(SAMPLES, len(subject.data.test)), seed=0)
+    assert codes is not None
+    asked = torch.arange(len(codes)) % len(names)
+    taken = torch.cat([net(images).argmax(1) for images in subject.decode(codes.flatten(1))])
+    real = [net(batch.clean.cpu()).argmax(1) for batch in subject.batches(subject.data.test, "classes")]
+    of = {"model": (taken == asked, asked)}
+    of["test images"] = (torch.cat(real) == subject.data.test.labels, subject.data.test.labels)
+    return {
+        row: {"as_asked": float(right.double().mean())}
+        | {
+            name: float(right[labels == label].double().mean())
+            for label, name in enumerate(names)
+            if (labels == label).any()
+        }
+        for row, (right, labels) in of.items()
+    }
+
+
 def prior_codes(subject: Subject, count: int) -> dict[str, Tensor]:
     """Codes (count, code_dim) by the name of what they are drawn from."""
     codes, rng = subject.train_codes, np.random.default_rng(0)

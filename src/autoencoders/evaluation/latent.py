@@ -11,9 +11,11 @@ from tqdm import trange
 
 from autoencoders.data.pairs import Batch
 from autoencoders.evaluation.subject import Scores, Subject
-from autoencoders.losses import Likelihood, kl_to_standard_normal, reparameterise
+from autoencoders.likelihoods import Likelihood
+from autoencoders.losses import kl_decomposition, kl_to_standard_normal, log_importance_weight, reparameterise
 from autoencoders.randomness import Randomness
 
+MOST_PAIRS = 16_000_000  # numbers of codes of one image by posteriors of another: 1,000 images' codes of 16
 ACTIVE = 0.01  # the variance of a posterior mean above which a unit is active (Burda et al. 2016, §5.2)
 
 
@@ -56,9 +58,13 @@ def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Score
     """In nats a test image: the ELBO and its terms (`kl` is not weighted as in the loss), the number of
     active units (Burda et al. 2016, §5.2), and nll_<samples>, the negative of the tighter
     importance-weighted bound (eq. 8) on the first so many test images (evaluation.importance_samples,
-    evaluation.importance_images)."""
+    evaluation.importance_images); with a likelihood of bytes also `bits_per_dim`, that bound in bits for each
+    number of an image. `mutual_information`, `total_correlation` and `dimension_wise_kl` are the parts of the
+    KL (Chen et al. 2018), q(h) being the mixture of the posteriors of the first test images, as many as go
+    into MOST_PAIRS: compare them only between evaluations with codes of one size."""
     model, count = cast(Variational, subject.model), len(subject.data.test)
     reconstruction, kl, means, bounds = 0.0, 0.0, list[Tensor](), list[Tensor]()
+    posteriors = list[Tensor]()
     for batch in subject.batches(subject.data.test, "likelihood"):
         mean, log_variance = model.posterior(batch.corrupted)
         code = reparameterise(mean, log_variance, batch.noise.normal(*mean.shape))
@@ -66,20 +72,27 @@ def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Score
         reconstruction += float(nll.double().sum()) / count
         kl += float(kl_to_standard_normal(mean, log_variance).double().sum()) / count
         means.append(mean.flatten(1).cpu())
+        posteriors.append(torch.stack([part.flatten(1).cpu() for part in (code, mean, log_variance)]))
         if (done := sum(map(len, bounds))) < images:
             first = batch._replace(
                 corrupted=batch.corrupted[: images - done], clean=batch.clean[: images - done]
             )
             bounds.append(importance_weighted_bound(model, first, samples).cpu())
-    return {
-        "model": {
-            "elbo": -reconstruction - kl,
-            "reconstruction_nll": reconstruction,
-            "kl": kl,
-            f"nll_{samples}": -float(torch.cat(bounds).mean()),
-            "active_units": float((torch.cat(means).var(0) > ACTIVE).sum()),
-        }
+    nll_of_bound = -float(torch.cat(bounds).mean())
+    row = {
+        "elbo": -reconstruction - kl,
+        "reconstruction_nll": reconstruction,
+        "kl": kl,
+        f"nll_{samples}": nll_of_bound,
+        "active_units": float((torch.cat(means).var(0) > ACTIVE).sum()),
     }
+    of_all = torch.cat(posteriors, dim=1)
+    codes, of_means, of_log_variances = of_all[:, : math.isqrt(MOST_PAIRS // of_all.shape[2])]
+    parts = kl_decomposition(codes, of_means, of_log_variances, images=1)
+    row |= {name: float(part) for name, part in parts.items()}
+    if model.likelihood.discrete:
+        row["bits_per_dim"] = nll_of_bound / math.log(2) / batch.clean.shape[1:].numel()
+    return {"model": row}
 
 
 def importance_weighted_bound(model: Variational, batch: Batch, samples: int) -> Tensor:
@@ -88,12 +101,9 @@ def importance_weighted_bound(model: Variational, batch: Batch, samples: int) ->
     noise = Randomness(0, rows=len(mean), device=mean.device)
     weights = []
     for _ in trange(samples, desc="importance weighting", leave=False, disable=None):
-        epsilon = noise.normal(*mean.shape)
-        code = reparameterise(mean, log_variance, epsilon)
-        log_prior = -0.5 * (code.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-        log_posterior = -0.5 * (epsilon.square() + log_variance + math.log(2 * math.pi)).flatten(1).sum(1)
-        log_likelihood = -model.likelihood.nll(model.output(code), batch.clean)
-        weights.append(log_likelihood + log_prior - log_posterior)
+        code = reparameterise(mean, log_variance, noise.normal(*mean.shape))
+        nll = model.likelihood.nll(model.output(code), batch.clean)
+        weights.append(log_importance_weight(nll, code, mean, log_variance))
     return torch.logsumexp(torch.stack(weights), 0) - math.log(samples)
 
 

@@ -18,10 +18,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import Optimizer
 from torchmetrics import MeanMetric
 
-from autoencoders import checks, losses
+from autoencoders import checks
 from autoencoders.corruption import Identity
 from autoencoders.data.pairs import Batch
 from autoencoders.errors import UserError
+from autoencoders.likelihoods import LIKELIHOODS
 from autoencoders.metrics import reconstruction_metrics, squared_error
 from autoencoders.networks import Conv, Network, Shape
 from autoencoders.schedulers import warmup_cosine
@@ -65,9 +66,10 @@ class BaseModel(LightningModule):
     Args:
         input_shape: (C, H, W) of x̃.
         target_shape: (C, H, W) of x; that of x̃ if None.
-        likelihood: p_dec(x|h), "gaussian" or "bernoulli".
-        likelihood_std: the standard deviation of a gaussian likelihood, 1e-3..1e3, pixels being in [0, 1]. √½
-            makes −log p the sum of squared errors, plus a constant.
+        likelihood: p_dec(x|h), one of `likelihoods.LIKELIHOODS`.
+        likelihood_std: the standard deviation of "gaussian" and "laplace", from which that of
+            "gaussian_learned" starts, 1e-3..1e3, pixels being in [0, 1]. √½ makes −log p of a gaussian
+            the sum of squared errors, plus a constant.
         optimizer: makes an optimizer of the parameters, as a partial of torch's does; `ADAMW` if None.
         scheduler: makes a learning-rate scheduler of the optimizer; `schedulers.warmup_cosine` if None. One
             with a parameter `total_steps` or `T_max` is given the number of steps, unless it is set, and is
@@ -86,10 +88,13 @@ class BaseModel(LightningModule):
     }
     evaluations: tuple[str, ...] = ()  # groups of an evaluation that only this model has
     affine: ClassVar[bool] = False  # whether the decoder is affine in the code
-    bounded: ClassVar[bool] = True  # whether a gaussian likelihood's mean is kept in [0, 1]
+    bounded: ClassVar[bool] = (
+        True  # whether the mean of a likelihood that would allow others is kept in [0, 1]
+    )
     any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
-    couples_batch: ClassVar[bool] = False  # whether a term depends on several images, through `gathered`
+    couples_batch: bool = False  # whether a term depends on several images, through `gathered`
     code_shape: tuple[int, ...] = ()  # (D,), or (C, h, w) of a code with places; () if there is none
+    sample_columns: int = 10  # of a figure of 100 codes of `prior_codes`
 
     def __init__(
         self,
@@ -109,7 +114,7 @@ class BaseModel(LightningModule):
             checks.integers(name, shape, at_least=1)
             if len(shape) != 3:
                 raise ValueError(f"{name}={list(shape)} must be three numbers: channels, height, width")
-        checks.choice("likelihood", likelihood, ("gaussian", "bernoulli"))
+        checks.choice("likelihood", likelihood, tuple(LIKELIHOODS))
         checks.number("likelihood_std", likelihood_std, at_least=1e-3, at_most=1e3)
         self.input_shape, self.target_shape = tuple(input_shape), tuple(target_shape)
         self.optimizer, self.scheduler = optimizer or ADAMW, scheduler or warmup_cosine
@@ -361,8 +366,8 @@ class BaseAutoencoder(BaseModel):
         target_shape: (C, H, W) of x; that of x̃ if None.
         code_dim: numbers in the code, 1..65536. Its shape is (code_dim,), or (C, h, w) where the network says
             so.
-        likelihood: of the decoder's output; "gaussian" or "bernoulli".
-        **base: as for `BaseModel`.
+        likelihood_mixtures: distributions in the mixture of "discretized_logistic", 1..100.
+        likelihood, likelihood_std, optimizer, scheduler: as for `BaseModel`.
 
     Raises:
         ValueError: an argument is out of its range, in one line that begins with its name and value.
@@ -378,6 +383,7 @@ class BaseAutoencoder(BaseModel):
         code_dim: int = 16,
         likelihood: str = "gaussian",
         likelihood_std: float = math.sqrt(0.5),
+        likelihood_mixtures: int = 5,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:
@@ -392,15 +398,13 @@ class BaseAutoencoder(BaseModel):
                 "network=conv"
             )
         self.code_shape = code_shape(network, self.input_shape, code_dim)
+        self.likelihood = LIKELIHOODS[likelihood](likelihood_std, likelihood_mixtures, self.bounded)
         with of_part("network"):
             self.encoder = network.encoder(self.input_shape, code_dim * self.features_per_code)
-            self.decoder = network.decoder(code_dim, self.target_shape)
-        logits = not getattr(self.decoder, "gives_pixels", False)
-        self.likelihood: losses.Likelihood = (
-            losses.Gaussian(likelihood_std, squash=self.bounded and logits)
-            if likelihood == "gaussian"
-            else losses.Bernoulli(squash=logits)
-        )
+            channels, *size = self.target_shape
+            self.decoder = network.decoder(code_dim, (self.likelihood.channels(channels), *size))
+        if getattr(self.decoder, "gives_pixels", False):
+            self.likelihood.take_pixels()
         self.check_optimization()
 
     def encode(self, corrupted: Tensor) -> Tensor:
@@ -414,7 +418,7 @@ class BaseAutoencoder(BaseModel):
         return self.likelihood.mean(self.output(code.reshape(-1, *self.code_shape)))
 
     def output(self, code: Tensor) -> Tensor:
-        """What the decoder gives, which the likelihood is defined by: (B, C, H, W)."""
+        """What the decoder gives, which the likelihood is defined by: (B, likelihood.channels(C), H, W)."""
         output: Tensor = self.decoder(self.in_weights_type(code)).float()
         return output
 
@@ -428,7 +432,7 @@ class BaseAutoencoder(BaseModel):
 
     def reconstruction_loss(self, output: Tensor, batch: Batch) -> Tensor:
         """−log p_dec(x|h) of what the decoder gives, (B,)."""
-        return self.likelihood.nll(output, batch.clean)
+        return self.likelihood.nll(output, batch.clean, self.gathered)
 
     def terms(self, batch: Batch) -> Terms:
         """The loss of the reconstruction and the penalties; the monitors."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 
-from autoencoders import losses
 from autoencoders.data.pairs import Batch
+from autoencoders.likelihoods import LIKELIHOODS
 from autoencoders.metrics import psnr
 from autoencoders.models.base import ADAMW, BaseModel, Terms, is_unchanged, of_part
 from autoencoders.networks import RestorationNetwork, Shape, UNet
@@ -22,8 +22,8 @@ class Restoration(BaseModel):
 
     Args:
         network: `networks.UNet()` if None.
-        likelihood: "gaussian", whose mean is what the network gives: limited to [0, 1], but in the loss;
-            "bernoulli", whose logits it gives.
+        likelihood: "gaussian", "laplace" and their like, whose mean is what the network gives: limited to
+            [0, 1], but in the loss; "bernoulli" or "continuous_bernoulli", whose logits it gives.
         optimizer: `ADAMW` at a learning rate of 4e-3 if None, as the network is not normalised.
         input_shape, target_shape, likelihood_std, scheduler: as for `BaseModel`.
     """
@@ -47,6 +47,11 @@ class Restoration(BaseModel):
     ) -> None:
         optimizer = optimizer or partial(ADAMW, lr=4e-3)
         super().__init__(input_shape, target_shape, likelihood, likelihood_std, optimizer, scheduler)
+        if likelihood == "discretized_logistic":
+            raise ValueError(
+                f"likelihood={likelihood} needs several numbers a pixel, and Restoration has one: "
+                "use likelihood=laplace, or model=denoising"
+            )
         network = network or UNet()
         if not hasattr(network, "restorer"):
             raise ValueError(
@@ -55,9 +60,7 @@ class Restoration(BaseModel):
             )
         with of_part("network"):
             self.restorer = network.restorer(self.input_shape, self.target_shape)
-        self.likelihood: losses.Likelihood = (
-            losses.Gaussian(likelihood_std, squash=False) if likelihood == "gaussian" else losses.Bernoulli()
-        )
+        self.likelihood = LIKELIHOODS[likelihood](likelihood_std, 1, False)
         self.colours = (self.input_shape[0], self.target_shape[0]) == (1, 3)
         self.evaluations = ("colorization",) if self.colours else ()
         self.check_optimization()
@@ -82,7 +85,8 @@ class Restoration(BaseModel):
 
     def terms(self, batch: Batch) -> Terms:
         """−log p(x|x̃)."""
-        return Terms({"nll": self.likelihood.nll(self.output(batch.corrupted), batch.clean)})
+        nll = self.likelihood.nll(self.output(batch.corrupted), batch.clean, self.gathered)
+        return Terms({"nll": nll})
 
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than x̃ itself."""
