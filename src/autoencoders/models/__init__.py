@@ -3,8 +3,10 @@
 from autoencoders.models.autoencoder import Autoencoder, LinearAutoencoder
 from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
+from autoencoders.models.contractive import ContractiveAutoencoder
 from autoencoders.models.denoising import DenoisingAutoencoder
 from autoencoders.models.restoration import Restoration
+from autoencoders.models.sparse import SparseAutoencoder
 from autoencoders.models.vae import VAE
 from autoencoders.models.wae import WAE
 
@@ -15,7 +17,9 @@ __all__ = [
     "BaseAutoencoder",
     "BaseModel",
     "ColorizationAutoencoder",
+    "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "LinearAutoencoder",
     "Restoration",
+    "SparseAutoencoder",
 ]

@@ -1,0 +1,122 @@
+"""What the sparse, contractive, regularized and masked autoencoders compute."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from conftest import Compose
+from torch import Tensor
+
+from autoencoders import losses, training
+from autoencoders.data import Batch
+from autoencoders.evaluation.contraction import contraction
+from autoencoders.evaluation.subject import Subject
+from autoencoders.models import ContractiveAutoencoder, SparseAutoencoder
+from autoencoders.networks import MLP, ResNet
+from autoencoders.randomness import Randomness
+
+SMALL: dict[str, Any] = {"network": MLP(hidden=[8]), "input_shape": (1, 6, 6), "code_dim": 5}
+
+
+def batch(clean: Tensor, corrupted: Tensor | None = None) -> Batch:
+    labels = torch.zeros(len(clean), dtype=torch.long)
+    return Batch(clean if corrupted is None else corrupted, clean, labels, Randomness(0, rows=len(clean)))
+
+
+IMAGES = torch.rand(7, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_sparse_code_is_the_one_that_is_trained_and_evaluated() -> None:
+    for sparsity in ("topk", "kl", "l1"):
+        model = SparseAutoencoder(sparsity, k=2, **SMALL)
+        units = model.encoder(IMAGES)
+        code, penalties, monitors = model.coded(batch(IMAGES))
+        assert torch.equal(model.encode(IMAGES), code)
+        if sparsity == "topk":
+            assert not penalties
+            assert torch.equal(code.sort(1).values.abs().gt(0).sum(1), torch.full((7,), 2))
+            assert monitors["activity"].tolist() == pytest.approx([2 / 5] * 7)
+        elif sparsity == "kl":
+            torch.testing.assert_close(code, units.sigmoid())
+            torch.testing.assert_close(
+                penalties["sparsity"], losses.kl_of_rates(units.sigmoid().mean(0), 0.05)
+            )
+            torch.testing.assert_close(monitors["activity"], units.sigmoid().mean(1))
+        else:
+            torch.testing.assert_close(penalties["sparsity"], units.clamp(min=0).sum(1))
+            torch.testing.assert_close(monitors["activity"], (units > 0).float().mean(1))
+
+
+def test_jacobian_norms_are_those_of_jacrev() -> None:
+    """... exactly, and on average over random directions."""
+    exact = ContractiveAutoencoder("exact", **SMALL)
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda image: exact.encode(image[None])[0]))(IMAGES)
+    known = jacobians.detach().square().flatten(1).sum(1)
+    code, penalties, monitors = exact.coded(batch(IMAGES))
+    torch.testing.assert_close(code, exact.encode(IMAGES))
+    torch.testing.assert_close(penalties["jacobian"], known)
+    torch.testing.assert_close(monitors["jacobian_norm"], known.mean().sqrt())
+
+    stochastic = ContractiveAutoencoder(**SMALL)
+    stochastic.load_state_dict(exact.state_dict())
+    many = IMAGES[:1].expand(4000, -1, -1, -1)
+    code, penalties, _ = stochastic.coded(batch(many))
+    torch.testing.assert_close(code, stochastic.encode(many))
+    estimates = penalties["jacobian"].detach()
+    assert abs(float(estimates.mean() - known[0])) < 4 * float(estimates.std()) / 4000**0.5
+
+
+def test_the_slope_of_a_jacobian_norm_is_that_of_differences() -> None:
+    """... by a weight of the encoder, and also in a code with places."""
+    network = ResNet(widths=(4, 4), depth=1, hidden=4)
+    model = ContractiveAutoencoder("exact", network=network, input_shape=(1, 8, 8), code_dim=16).double()
+    images = torch.rand(3, 1, 8, 8).double()
+    weight = next(model.encoder.parameters())
+
+    def penalty() -> Tensor:
+        return losses.squared_jacobian(model.encoder, images)[1].double().sum()
+
+    (slope,) = torch.autograd.grad(penalty(), weight)
+    with torch.no_grad():
+        index, step = (0, 0, 1, 1), 1e-2
+        weight[index] += step
+        above = penalty()
+        weight[index] -= 2 * step
+        below = penalty()
+    assert float(slope[index]) == pytest.approx(float(above - below) / (2 * step), rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (SparseAutoencoder, {"sparsity": "l0"}, "sparsity=l0 must be kl or topk or l1"),
+        (SparseAutoencoder, {"sparsity": "topk", "k": 6}, "k=6 must be ≥ 1 and ≤ 5"),
+        (SparseAutoencoder, {"rate": 0}, "rate=0 must be > 0 and < 1"),
+        (SparseAutoencoder, {"sparsity_weight": -1}, "sparsity_weight=-1 must be ≥ 0 and ≤ 1000000"),
+        (ContractiveAutoencoder, {"jacobian": "rough"}, "jacobian=rough must be stochastic or exact"),
+        (ContractiveAutoencoder, {"jacobian_weight": -1}, "jacobian_weight=-1 must be ≥ 0 and ≤ 1000000"),
+    ],
+)
+def test_arguments_are_checked(model: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        model(**SMALL, **arguments)
+
+
+@pytest.mark.parametrize("code_dim", [3, 70])
+def test_the_contraction_of_an_affine_encoder_is_that_of_its_matrix(code_dim: int, composed: Compose) -> None:
+    """... exactly, or estimated for a larger code; and does not change with the code's scale."""
+    cfg = composed("model=contractive", "network=linear", f"model.code_dim={code_dim}")
+    data = training.build_data(cfg)
+    model = training.build_model(cfg, data)
+    weight, bias = model.encoder.parameters()
+    rows = [contraction(Subject(model, data))["model"]]
+    assert rows[0]["jacobian_norm"] == pytest.approx(
+        float(weight.detach().norm()), rel=1e-4 if code_dim == 3 else 0.1
+    )
+    with torch.no_grad():
+        for parameter in (weight, bias):
+            parameter.mul_(10)
+    rows.append(contraction(Subject(model, data))["model"])
+    assert rows[1]["jacobian_norm"] == pytest.approx(10 * rows[0]["jacobian_norm"], rel=1e-4)
+    assert rows[1]["per_deviation"] == pytest.approx(rows[0]["per_deviation"], rel=1e-4)
