@@ -12,8 +12,9 @@ from autoencoders import losses, training
 from autoencoders.data import Batch
 from autoencoders.evaluation.contraction import contraction
 from autoencoders.evaluation.subject import Subject
-from autoencoders.models import ContractiveAutoencoder, SparseAutoencoder
-from autoencoders.networks import MLP, ResNet
+from autoencoders.models import RAE, ContractiveAutoencoder, SparseAutoencoder
+from autoencoders.models.rae import LAYERS
+from autoencoders.networks import MLP, Conv, Network, ResNet
 from autoencoders.randomness import Randomness
 
 SMALL: dict[str, Any] = {"network": MLP(hidden=[8]), "input_shape": (1, 6, 6), "code_dim": 5}
@@ -87,6 +88,41 @@ def test_the_slope_of_a_jacobian_norm_is_that_of_differences() -> None:
     assert float(slope[index]) == pytest.approx(float(above - below) / (2 * step), rel=1e-2, abs=1e-3)
 
 
+def test_what_a_regularized_decoder_costs() -> None:
+    for regularizer in ("l2", "gp", "sn"):
+        model = RAE(regularizer, **SMALL)
+        code, penalties, _ = model.coded(batch(IMAGES))
+        assert torch.equal(code, model.encode(IMAGES))
+        torch.testing.assert_close(penalties["code"], code.square().sum(1) / 2)
+        if regularizer == "l2":
+            vector = torch.nn.utils.parameters_to_vector(model.decoder.parameters())
+            torch.testing.assert_close(penalties["decoder"], vector @ vector)
+        elif regularizer == "gp":  # one direction for many copies of an image: on average the exact norm
+            exact = losses.squared_jacobian(model.decode, code[:1])[1].detach()
+            estimates = model.coded(batch(IMAGES[:1].expand(4000, -1, -1, -1))).penalties["decoder"].detach()
+            assert abs(float(estimates.mean() - exact)) < 4 * float(estimates.std()) / 4000**0.5
+        else:
+            assert set(penalties) == {"code"}
+
+
+@pytest.mark.parametrize("network", [MLP(hidden=[8]), Conv(channels=[4], hidden=[8])], ids=["mlp", "conv"])
+def test_the_layers_of_a_spectrally_normalised_decoder_have_norm_1(network: Network) -> None:
+    """... once training has run the power iteration, and evaluation leaves it as it is."""
+    model = RAE("sn", **{**SMALL, "network": network})
+    for _ in range(200):
+        model(IMAGES)
+    state = {name: value.clone() for name, value in model.eval().state_dict().items()}
+    model(IMAGES)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    layers = [layer for layer in model.decoder.modules() if isinstance(layer, LAYERS)]
+    assert layers
+    for layer in layers:
+        weight = layer.weight.detach()
+        outputs = weight.transpose(0, 1) if isinstance(layer, torch.nn.ConvTranspose2d) else weight
+        norm = float(torch.linalg.matrix_norm(outputs.flatten(1), ord=2))
+        assert norm == pytest.approx(1, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
@@ -96,6 +132,9 @@ def test_the_slope_of_a_jacobian_norm_is_that_of_differences() -> None:
         (SparseAutoencoder, {"sparsity_weight": -1}, "sparsity_weight=-1 must be ≥ 0 and ≤ 1000000"),
         (ContractiveAutoencoder, {"jacobian": "rough"}, "jacobian=rough must be stochastic or exact"),
         (ContractiveAutoencoder, {"jacobian_weight": -1}, "jacobian_weight=-1 must be ≥ 0 and ≤ 1000000"),
+        (RAE, {"regularizer": "l1"}, "regularizer=l1 must be l2 or gp or sn"),
+        (RAE, {"code_weight": -1}, "code_weight=-1 must be ≥ 0 and ≤ 1000000"),
+        (RAE, {"decoder_weight": -1}, "decoder_weight=-1 must be ≥ 0 and ≤ 1000000"),
     ],
 )
 def test_arguments_are_checked(model: Any, arguments: dict[str, Any], message: str) -> None:

@@ -5,12 +5,14 @@ from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
 from autoencoders.models.contractive import ContractiveAutoencoder
 from autoencoders.models.denoising import DenoisingAutoencoder
+from autoencoders.models.rae import RAE
 from autoencoders.models.restoration import Restoration
 from autoencoders.models.sparse import SparseAutoencoder
 from autoencoders.models.vae import VAE
 from autoencoders.models.wae import WAE
 
 __all__ = [
+    "RAE",
     "VAE",
     "WAE",
     "Autoencoder",
