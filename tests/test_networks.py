@@ -54,6 +54,7 @@ def test_a_transformer_knows_its_places() -> None:
     image = torch.rand(1, 1, 8, 8)
     assert not torch.allclose(encoder(image), encoder(image.roll(4, 3)), atol=1e-4)
     patches: list[torch.Tensor] = []
+    assert isinstance(decoder, nn.Sequential)
     norm = next(layer for layer in reversed(decoder) if isinstance(layer, nn.LayerNorm))
     norm.register_forward_hook(lambda _, __, output: patches.append(output))
     made = decoder(torch.randn(2, 3))

@@ -9,10 +9,11 @@ from conftest import Compose
 from torch import Tensor
 
 from autoencoders import losses, training
+from autoencoders.corruption import Patches
 from autoencoders.data import Batch
 from autoencoders.evaluation.contraction import contraction
 from autoencoders.evaluation.subject import Subject
-from autoencoders.models import RAE, ContractiveAutoencoder, SparseAutoencoder
+from autoencoders.models import RAE, ContractiveAutoencoder, MaskedAutoencoder, SparseAutoencoder
 from autoencoders.models.rae import LAYERS
 from autoencoders.networks import MLP, Conv, Network, ResNet
 from autoencoders.randomness import Randomness
@@ -123,6 +124,35 @@ def test_the_layers_of_a_spectrally_normalised_decoder_have_norm_1(network: Netw
         assert norm == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("emphasis", [0.0, 0.75, 1.0])
+def test_what_is_hidden_is_learnt_from_most(likelihood: str, emphasis: float) -> None:
+    """The gradient is that of the loss of each pixel times 1, or 1 − emphasis where it can be seen."""
+    model = MaskedAutoencoder(emphasis, likelihood=likelihood, **SMALL)
+    corrupted = Patches(size=3, fill=-1)(IMAGES, Randomness(0, rows=len(IMAGES)))
+    output = torch.randn(IMAGES.shape, requires_grad=True)
+    loss = model.reconstruction_loss(output, batch(IMAGES, corrupted))
+    torch.testing.assert_close(loss, model.likelihood.nll(output, IMAGES))
+    made, wanted = output.view(7, 36, 1), IMAGES.view(7, 36, 1)
+    pixels = torch.stack([model.likelihood.nll(made[:, i], wanted[:, i]) for i in range(36)], 1)
+    weights = torch.where(corrupted == -1, 1.0, 1 - emphasis).flatten(1)
+    (found,) = torch.autograd.grad(loss.sum(), output)
+    (known,) = torch.autograd.grad((weights * pixels).sum(), output)
+    torch.testing.assert_close(found, known)
+
+
+def test_the_error_of_what_is_hidden() -> None:
+    model = MaskedAutoencoder(**SMALL)
+    corrupted = IMAGES.clone()
+    corrupted[:, :, :3] = -1
+    reconstruction = IMAGES.clone()
+    reconstruction[:, :, :2] += 0.3
+    reconstruction[:, :, 5] += 9
+    found = model.image_metrics(batch(IMAGES, corrupted), reconstruction)["hidden_mse"]
+    torch.testing.assert_close(found, torch.full((7,), 0.09 * 2 / 3))
+    assert model.image_metrics(batch(IMAGES), reconstruction)["hidden_mse"].tolist() == [0] * 7
+
+
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
@@ -135,6 +165,7 @@ def test_the_layers_of_a_spectrally_normalised_decoder_have_norm_1(network: Netw
         (RAE, {"regularizer": "l1"}, "regularizer=l1 must be l2 or gp or sn"),
         (RAE, {"code_weight": -1}, "code_weight=-1 must be ≥ 0 and ≤ 1000000"),
         (RAE, {"decoder_weight": -1}, "decoder_weight=-1 must be ≥ 0 and ≤ 1000000"),
+        (MaskedAutoencoder, {"emphasis": 1.1}, "emphasis=1.1 must be ≥ 0 and ≤ 1"),
     ],
 )
 def test_arguments_are_checked(model: Any, arguments: dict[str, Any], message: str) -> None:

@@ -148,3 +148,9 @@ def squared_jacobian(f: Map, x: Tensor, direction: Tensor | None = None) -> tupl
     units = torch.eye(shape.numel(), device=value.device, dtype=value.dtype).view(-1, 1, *shape)
     (rows,) = torch.func.vmap(gradients)(units.expand(-1, *value.shape))
     return value, rows.float().square().flatten(2).sum((0, 2))
+
+
+def with_slope(x: Tensor, slope: Tensor) -> Tensor:
+    """x, but what is learnt of it is multiplied by `slope`: where a loss is a sum over the numbers of x, this
+    is the gradient of their weighted sum."""
+    return slope * x + ((1 - slope) * x).detach()

@@ -1,5 +1,5 @@
-"""Encoders and decoders: linear, fully connected, convolutional, transformers, or your own; and a U-Net, which
-has no code.
+"""Encoders and decoders: linear, fully connected, convolutional, transformers, or your own; and a U-Net,
+which has no code.
 
 An encoder maps images (B, C, H, W) to features (B, F), or (B, F / (h w), h, w) where a code has places; a
 decoder maps codes (B, *code_shape) to images (B, C, H, W), without a squashing function at the end: the

@@ -5,6 +5,7 @@ from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
 from autoencoders.models.contractive import ContractiveAutoencoder
 from autoencoders.models.denoising import DenoisingAutoencoder
+from autoencoders.models.masked import MaskedAutoencoder
 from autoencoders.models.rae import RAE
 from autoencoders.models.restoration import Restoration
 from autoencoders.models.sparse import SparseAutoencoder
@@ -22,6 +23,7 @@ __all__ = [
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "LinearAutoencoder",
+    "MaskedAutoencoder",
     "Restoration",
     "SparseAutoencoder",
 ]
