@@ -252,6 +252,7 @@ def test_a_report_needs_nothing_else_and_escapes(composed: Compose, tmp_path: Pa
         (["model=vae", "model.code_dim=1"], {"likelihood"}),
         (["model=colorization", "model.code_dim=4"], {"colorization"}),
         (["model=cvae", "model.code_dim=1"], {"classes"}),
+        (["model=contractive", "model.code_dim=2"], {"contraction"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -102,3 +102,16 @@ def test_the_discrepancy_is_unbiased_and_finite() -> None:
         found = torch.stack([losses.maximum_mean_discrepancy(a, b, kernel) for a, b in drawn])
         assert abs(float(found.mean())) < 4 * float(found.std()) / 20
         assert float(losses.maximum_mean_discrepancy(drawn[0, 0, :1], drawn[0, 1, :1], kernel)) == 0
+
+
+def test_the_largest_numbers_of_a_code_stay() -> None:
+    codes = torch.tensor([[3.0, -1.0, 2.0, 5.0], [-1.0, -4.0, -2.0, -3.0]])
+    assert losses.largest(codes, 2).tolist() == [[3, 0, 0, 5], [-1, 0, -2, 0]]
+    assert torch.equal(losses.largest(codes, 4), codes)
+
+
+def test_the_divergence_of_rates_is_that_of_torch() -> None:
+    means = torch.rand(6)
+    expected = D.kl_divergence(D.Bernoulli(torch.tensor(0.05)), D.Bernoulli(means)).sum()
+    torch.testing.assert_close(losses.kl_of_rates(means, 0.05), expected)
+    assert losses.kl_of_rates(torch.tensor([0.0, 1.0]), 0.05).isfinite()

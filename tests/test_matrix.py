@@ -23,8 +23,9 @@ CODE = "model.code_dim=3"
 def refused(model: str, data: str, corruption: str) -> bool:
     nothing_to_denoise = model == "denoising" and corruption == "none"
     nothing_to_restore = model == "restoration" and corruption == "none" and data != "cifar10_gray"
+    nothing_to_fill_in = model == "masked" and corruption == "none"
     nothing_to_colour = model == "colorization" and data != "cifar10_gray"
-    return nothing_to_denoise or nothing_to_restore or nothing_to_colour
+    return nothing_to_denoise or nothing_to_restore or nothing_to_fill_in or nothing_to_colour
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -36,7 +37,7 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
         cfg = composed(*smaller(model), f"data={data}", f"corruption={corruption}")
         module = training.build_data(cfg)
         if refused(model, data, corruption):
-            with pytest.raises(UserError, match=r"nothing to (denoise|restore|colour)"):
+            with pytest.raises(UserError, match=r"nothing to (denoise|restore|colour|fill in)"):
                 training.build_model(cfg, module)
             continue
         autoencoder = training.build_model(cfg, module)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoencoders.networks import MLP, Conv, Linear, Network, Sum, UNet, mirrored
+from autoencoders.networks import MLP, Attention, Conv, Linear, Network, Sum, UNet, ViT, mirrored
 
 FAMILIES: dict[str, Network] = {
     "linear": Linear(),
@@ -14,6 +14,7 @@ FAMILIES: dict[str, Network] = {
     "conv": Conv(channels=[8, 16], hidden=[32], norm=False),
     "conv-plain": Conv(patch=1, channels=[4, 8, 16], hidden=[], linear_path=False, norm=False),
     "conv-norm": Conv(channels=[8], hidden=[16], linear_path=False),
+    "vit": ViT(patch=4, width=8, depth=1, heads=2),
     "conv-one": Conv(patch=4, channels=[8], hidden=[16], linear_path=False, norm=False),
 }
 
@@ -32,6 +33,34 @@ def test_linear_is_affine() -> None:
     encoder = Linear().encoder((1, 4, 4), 3)
     a, b = torch.rand(2, 1, 1, 4, 4)
     torch.testing.assert_close(encoder((a + b) / 2), (encoder(a) + encoder(b)) / 2)
+
+
+def test_attention_is_torch_s_own() -> None:
+    ours, theirs = Attention(8, 2), nn.MultiheadAttention(8, 2, batch_first=True)
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.read.weight, "in_proj_bias": ours.read.bias,
+            "out_proj.weight": ours.given.weight, "out_proj.bias": ours.given.bias,
+        }
+    )  # fmt: skip
+    places = torch.randn(3, 5, 8)
+    torch.testing.assert_close(ours(places), theirs(places, places, places)[0])
+
+
+def test_a_transformer_knows_its_places() -> None:
+    """An image whose patches are exchanged has another code, and a decoder's patches land where they are."""
+    network = ViT(patch=4, width=8, depth=1, heads=2)
+    encoder, decoder = network.encoder((1, 8, 8), 3), network.decoder(3, (1, 8, 8))
+    image = torch.rand(1, 1, 8, 8)
+    assert not torch.allclose(encoder(image), encoder(image.roll(4, 3)), atol=1e-4)
+    patches: list[torch.Tensor] = []
+    assert isinstance(decoder, nn.Sequential)
+    norm = next(layer for layer in reversed(decoder) if isinstance(layer, nn.LayerNorm))
+    norm.register_forward_hook(lambda _, __, output: patches.append(output))
+    made = decoder(torch.randn(2, 3))
+    pixels = next(layer for layer in decoder[-4:] if isinstance(layer, nn.Linear))(patches[0])
+    torch.testing.assert_close(made[:, 0, :4, 4:], pixels[:, 1].view(2, 4, 4))
+    torch.testing.assert_close(made[:, 0, 4:, :4], pixels[:, 2].view(2, 4, 4))
 
 
 def test_linear_path_is_added_to_the_network() -> None:
@@ -76,6 +105,7 @@ def test_the_names_of_weights_are_those_of_older_checkpoints() -> None:
         (UNet, {"widths": []}, r"widths=\[\] must have at least one number"),
         (UNet, {"widths": [32, 0]}, r"widths\[1\]=0 must be ≥ 1 and ≤ 65536"),
         (UNet, {"depth": 0}, "depth=0 must be ≥ 1 and ≤ 100"),
+        (ViT, {"width": 10, "heads": 4}, "heads=4 must divide width=10"),
     ],
 )
 def test_ranges_are_checked(family: Any, arguments: dict[str, Any], message: str) -> None:

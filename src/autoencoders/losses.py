@@ -23,6 +23,10 @@ def kl_of_units(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
+Map = Callable[[Tensor], Tensor]
+SMALLEST = 1e-6  # float32 can still tell 1 - 1e-6 from 1
+
+
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """The sum of `kl_of_units` over the numbers of each code (B, ...), (B,) nats."""
     return kl_of_units(mean, log_variance).flatten(1).sum(1)
@@ -100,3 +104,38 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
         return (similar.sum() - similar.diagonal().sum()) / (len(x) * (len(x) - 1))
 
     return among(a) + among(b) - 2 * similarity(a, b).mean()
+
+
+def largest(codes: Tensor, k: int) -> Tensor:
+    """Codes (B, D) of which only the k largest numbers of each stay; the others are 0 (Makhzani & Frey 2014,
+    algorithm 1)."""
+    kept = codes.topk(k, dim=1)
+    return torch.zeros_like(codes).scatter(1, kept.indices, kept.values)
+
+
+def kl_of_rates(means: Tensor, rate: float) -> Tensor:
+    """Σ KL(Bernoulli(rate) ‖ Bernoulli(mean)) over the mean activations (D,) of units in [0, 1], () nats
+    (Ng 2011, §3)."""
+    means = means.clamp(SMALLEST, 1 - SMALLEST)
+    return (rate * (rate / means).log() + (1 - rate) * ((1 - rate) / (1 - means)).log()).sum()
+
+
+def squared_jacobian(f: Map, x: Tensor, direction: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """f(x), and ‖J‖²_F, (B,), J being f's Jacobian at each of x (B, ...), whose value must not depend on the
+    others: exactly, from as many gradients as a value has numbers; or, for a random direction v in the space
+    of values, of independent numbers of mean 0 and variance 1, the unbiased estimate ‖vᵀJ‖² (Hutchinson
+    1990)."""
+    value, gradients = torch.func.vjp(f, x)[:2]
+    if direction is not None:
+        (gradient,) = gradients(direction.to(value.dtype))
+        return value, gradient.float().square().flatten(1).sum(1)
+    shape = value.shape[1:]
+    units = torch.eye(shape.numel(), device=value.device, dtype=value.dtype).view(-1, 1, *shape)
+    (rows,) = torch.func.vmap(gradients)(units.expand(-1, *value.shape))
+    return value, rows.float().square().flatten(2).sum((0, 2))
+
+
+def with_slope(x: Tensor, slope: Tensor) -> Tensor:
+    """x, but what is learnt of it is multiplied by `slope`: where a loss is a sum over the numbers of x, this
+    is the gradient of their weighted sum."""
+    return slope * x + ((1 - slope) * x).detach()

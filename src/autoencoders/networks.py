@@ -1,4 +1,5 @@
-"""Encoders and decoders: linear, fully connected, convolutional, or your own; and a U-Net, which has no code.
+"""Encoders and decoders: linear, fully connected, convolutional, transformers, or your own; and a U-Net,
+which has no code.
 
 An encoder maps images (B, C, H, W) to features (B, F), or (B, F / (h w), h, w) where a code has places; a
 decoder maps codes (B, *code_shape) to images (B, C, H, W), without a squashing function at the end: the
@@ -230,6 +231,68 @@ class ResNet:
             for _ in range(self.depth)
         ]
         return [*blocks, *_activation(width, self.norm)]
+
+
+@dataclass(frozen=True)
+class ViT:
+    """Transformers over the patches of an image, an encoder and a decoder (Dosovitskiy et al. 2021; He et al.
+    2022), with learnt positions and a normalisation before each layer. The code is a vector, affine in all
+    patches.
+
+    Args:
+        patch: side of the patches, in pixels, 1..32; it divides the image's side.
+        width: numbers a patch is made of between layers, 1..65536.
+        depth: layers of the encoder, and as many of the decoder, 1..100.
+        heads: of each layer's attention, 1..65536; they divide the width.
+    """
+
+    patch: int = 4
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        checks.integer("patch", self.patch, at_least=1, at_most=32)
+        checks.integer("width", self.width, at_least=1, at_most=WIDEST)
+        checks.integer("depth", self.depth, at_least=1, at_most=100)
+        checks.integer("heads", self.heads, at_least=1, at_most=WIDEST)
+        if self.width % self.heads:
+            raise ValueError(f"heads={self.heads} must divide width={self.width}")
+
+    def encoder(self, input_shape: Shape, features: int) -> nn.Module:
+        places = _patches(input_shape, self.patch) ** 2
+        embedding = nn.Conv2d(input_shape[0], self.width, self.patch, stride=self.patch)
+        flat = places * self.width
+        return nn.Sequential(
+            embedding,
+            nn.Flatten(2),
+            Transposed(),
+            *self._layers(places),
+            nn.Flatten(),
+            nn.Linear(flat, features),
+        )
+
+    def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
+        side, area = _patches(target_shape, self.patch), target_shape[0] * self.patch**2
+        return nn.Sequential(
+            nn.Linear(code_dim, side**2 * self.width),
+            nn.Unflatten(1, (side**2, self.width)),
+            *self._layers(side**2),
+            nn.Linear(self.width, area),
+            Transposed(),
+            nn.Unflatten(2, (side, side)),
+            nn.PixelShuffle(self.patch),
+        )
+
+    def _layers(self, places: int) -> list[nn.Module]:
+        """What makes (B, places, width) of as many, normalised at the end."""
+        layers: list[nn.Module] = [Positions(places, self.width)]
+        for _ in range(self.depth):
+            wide = 4 * self.width
+            perceptron = [nn.Linear(self.width, wide), nn.GELU(), nn.Linear(wide, self.width)]
+            for body in ([Attention(self.width, self.heads)], perceptron):
+                layers.append(Residual(nn.Sequential(nn.LayerNorm(self.width), *body)))
+        return [*layers, nn.LayerNorm(self.width)]
 
 
 @dataclass(frozen=True)
@@ -484,6 +547,42 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+class Transposed(nn.Module):
+    """(B, N, M) to (B, M, N)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
+class Positions(nn.Module):
+    """Adds to each place of (B, places, width) what is learnt for it."""
+
+    def __init__(self, places: int, width: int) -> None:
+        super().__init__()
+        self.of_place = nn.Parameter(0.02 * torch.randn(places, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.of_place
+
+
+class Attention(nn.Module):
+    """Each place of (B, places, width) reads from all of them (Vaswani et al. 2017, §3.2).
+
+    Written out, as torch's fused one has no second derivative, which a penalty on a Jacobian needs.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.read, self.given = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (B, heads, places, width / heads) each
+        query, key, value = self.read(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        similar = query @ key.transpose(2, 3) / math.sqrt(query.shape[3])
+        return self.given((similar.softmax(3) @ value).transpose(1, 2).flatten(2))
 
 
 class Correction(nn.Module):

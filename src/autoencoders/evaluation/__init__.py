@@ -15,7 +15,16 @@ from tqdm import tqdm
 from autoencoders import figures, runs, untrusted
 from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
-from autoencoders.evaluation import anomalies, colour, generation, latent, report, representation, restoration
+from autoencoders.evaluation import (
+    anomalies,
+    colour,
+    contraction,
+    generation,
+    latent,
+    report,
+    representation,
+    restoration,
+)
 from autoencoders.evaluation.subject import Scores, Subject, waiting
 from autoencoders.files import write_json
 from autoencoders.loggers import log_evaluation
@@ -30,6 +39,7 @@ OF_SOME_MODELS: dict[str, Group] = {  # of those whose `evaluations` name them
     "classes": generation.classes,
     "colorization": colour.colorization,
     "likelihood": latent.likelihood,
+    "contraction": contraction.contraction,
 }
 EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the report
     **BY_LABELS,

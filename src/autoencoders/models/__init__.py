@@ -3,10 +3,14 @@
 from autoencoders.models.autoencoder import Autoencoder, LinearAutoencoder
 from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
+from autoencoders.models.contractive import ContractiveAutoencoder
 from autoencoders.models.cvae import CVAE
 from autoencoders.models.denoising import DenoisingAutoencoder
 from autoencoders.models.iwae import IWAE
+from autoencoders.models.masked import MaskedAutoencoder
+from autoencoders.models.rae import RAE
 from autoencoders.models.restoration import Restoration
+from autoencoders.models.sparse import SparseAutoencoder
 from autoencoders.models.tc_vae import TCVAE
 from autoencoders.models.vae import VAE
 from autoencoders.models.wae import WAE
@@ -14,6 +18,7 @@ from autoencoders.models.wae import WAE
 __all__ = [
     "CVAE",
     "IWAE",
+    "RAE",
     "TCVAE",
     "VAE",
     "WAE",
@@ -21,7 +26,10 @@ __all__ = [
     "BaseAutoencoder",
     "BaseModel",
     "ColorizationAutoencoder",
+    "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "LinearAutoencoder",
+    "MaskedAutoencoder",
     "Restoration",
+    "SparseAutoencoder",
 ]
