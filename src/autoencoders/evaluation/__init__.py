@@ -15,7 +15,16 @@ from tqdm import tqdm
 from autoencoders import figures, runs, untrusted
 from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
-from autoencoders.evaluation import anomalies, colour, generation, latent, report, representation, restoration
+from autoencoders.evaluation import (
+    anomalies,
+    colour,
+    discrete,
+    generation,
+    latent,
+    report,
+    representation,
+    restoration,
+)
 from autoencoders.evaluation.subject import Scores, Subject, waiting
 from autoencoders.files import write_json
 from autoencoders.loggers import log_evaluation
@@ -29,6 +38,7 @@ BY_LABELS: dict[str, Group] = {"clustering": representation.clustering, "feature
 OF_SOME_MODELS: dict[str, Group] = {  # of those whose `evaluations` name them
     "colorization": colour.colorization,
     "likelihood": latent.likelihood,
+    "codebook": discrete.codebook,
 }
 EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the report
     **BY_LABELS,

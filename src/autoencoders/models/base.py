@@ -134,6 +134,11 @@ class BaseModel(LightningModule):
         return math.prod(self.code_shape) if self.code_shape else 0
 
     @property
+    def code_bits(self) -> float:
+        """The size of a code: of float32 numbers, where it isn't one of a finite number of symbols."""
+        return 32 * self.code_dim
+
+    @property
     def has_code(self) -> bool:
         """Whether images go through a code, so that `encode` and `decode` do something."""
         return self.code_dim > 0
@@ -455,6 +460,13 @@ def code_shape(network: Network, input_shape: Shape, code_dim: int) -> tuple[int
     """
     of_network: Callable[..., Shape] | None = getattr(network, "code_shape", None)
     return tuple(of_network(input_shape, code_dim)) if of_network else (code_dim,)
+
+
+def code_places(network: Network, input_shape: Shape) -> int:
+    """How many places a code has that a network makes: 1 where it is a vector."""
+    of_network: Callable[..., Shape] | None = getattr(network, "places", None)
+    with of_part("network"):
+        return math.prod(of_network(input_shape)) if of_network else 1
 
 
 @contextmanager
