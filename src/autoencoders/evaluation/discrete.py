@@ -1,12 +1,17 @@
-"""Codes that are made of symbols: how many of the symbols are used."""
+"""Codes that are made of symbols: how many of the symbols are used, and codes drawn of them."""
 
+import math
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from autoencoders import quantisation
+from autoencoders.evaluation import prior
 from autoencoders.evaluation.subject import Scores, Subject
+from autoencoders.randomness import Randomness
+
+LONGEST = 1024  # symbols a code of which a prior is learnt: beyond, drawing them takes minutes
 
 
 class Discrete(Protocol):
@@ -40,4 +45,22 @@ def codebook(subject: Subject) -> Scores:
             "perplexity": float(quantisation.perplexity(counts)),
             "usage": float(quantisation.usage(counts)),
         }
+    }
+
+
+@torch.inference_mode()
+def prior_codes(subject: Subject, count: int) -> dict[str, Tensor]:
+    """Codes (count, code_dim) by the name of what their symbols are drawn from."""
+    model = cast(Discrete, subject.model)
+    noise = Randomness(0, rows=count)
+    uniform = (noise.uniform(count, *model.symbols_shape) * model.codebook_size).long()
+    drawn = {"uniform codes": uniform}
+    if math.prod(model.symbols_shape) <= LONGEST:
+        batches = subject.batches(subject.labelled, "encoding")
+        known = torch.cat([model.symbols(batch.corrupted).cpu() for batch in batches])
+        with torch.inference_mode(False):
+            learnt = prior.learnt(known.clone(), model.codebook_size)
+        drawn["learnt prior"] = learnt.sample(count, torch.Generator().manual_seed(0))
+    return {
+        name: model.code_of(symbols.to(subject.model.device)).flatten(1) for name, symbols in drawn.items()
     }
