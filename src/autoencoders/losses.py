@@ -118,3 +118,9 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
         return (similar.sum() - similar.diagonal().sum()) / (len(x) * (len(x) - 1))
 
     return among(a) + among(b) - 2 * similarity(a, b).mean()
+
+
+def reversed_gradient(numbers: Tensor, weight: float = 1.0) -> Tensor:
+    """The same numbers, whose gradient arrives times −weight: what follows learns to make a term smaller, and
+    what is before learns to make it larger (Ganin & Lempitsky 2015)."""
+    return numbers.detach() - weight * (numbers - numbers.detach())

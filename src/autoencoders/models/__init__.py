@@ -1,5 +1,7 @@
 """The LightningModules: one shared base, one short class a variant."""
 
+from autoencoders.models.aae import AAE
+from autoencoders.models.acai import ACAI
 from autoencoders.models.autoencoder import Autoencoder, LinearAutoencoder
 from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
@@ -11,6 +13,8 @@ from autoencoders.models.vq_vae import VQVAE
 from autoencoders.models.wae import WAE
 
 __all__ = [
+    "AAE",
+    "ACAI",
     "FSQ",
     "VAE",
     "VQVAE",

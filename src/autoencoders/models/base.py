@@ -469,6 +469,15 @@ def code_places(network: Network, input_shape: Shape) -> int:
         return math.prod(of_network(input_shape)) if of_network else 1
 
 
+def with_rate_of_part(model: nn.Module, part: str, lr: float) -> list[dict[str, Any]]:
+    """Groups of a model's parameters in which those of one part have a learning rate of their own, which is
+    scheduled as the others' is."""
+    own, others = list[nn.Parameter](), list[nn.Parameter]()
+    for name, parameter in model.named_parameters():
+        (own if name.startswith(f"{part}.") else others).append(parameter)
+    return [{"params": others}, {"params": own, "lr": lr}]
+
+
 @contextmanager
 def of_part(part: str) -> Iterator[None]:
     """Says which argument an error is about: "patch=3 must ..." becomes "network.patch=3 must ..."."""
