@@ -74,8 +74,9 @@ class ACAI(BaseAutoencoder):
     def _others(self, code: Tensor) -> Tensor:
         """The code (B, ...) of the image before each one of this process, in the global batch."""
         world_size = 1 if self._trainer is None else self._trainer.world_size
-        before = self.gathered(code).roll(1, 0)
-        return before[self.global_rank :: world_size][: len(code)]
+        everyone = self.gathered(code)
+        mine = self.global_rank + world_size * torch.arange(len(code), device=code.device)
+        return everyone[(mine - 1) % len(everyone)]
 
     def _guess(self, images: Tensor, critic: Mapping[str, Tensor]) -> Tensor:
         """What a critic with these weights guesses of images (B, C, H, W): (B,)."""

@@ -24,6 +24,7 @@ from autoencoders.data.pairs import Batch
 from autoencoders.errors import UserError
 from autoencoders.metrics import reconstruction_metrics, squared_error
 from autoencoders.networks import Conv, Network, Shape
+from autoencoders.randomness import Randomness
 from autoencoders.schedulers import warmup_cosine
 
 # In runs as short as these, forgetting squared gradients sooner than Adam's usual 0.999 trains further.
@@ -214,7 +215,8 @@ class BaseModel(LightningModule):
         shapes = (self.input_shape, self.target_shape)
         corrupted, clean = (torch.zeros(1, *shape, device=self.device) for shape in shapes)
         self._has_none = True
-        self.terms(Batch(corrupted, clean, batch.labels.new_zeros(1), batch.noise))
+        noise = Randomness(0, rows=1, device=self.device)  # of the batch there is none for this process
+        self.terms(Batch(corrupted, clean, batch.labels.new_zeros(1), noise))
         self._has_none = False
 
     def parameter_groups(self) -> Iterable[Any]:
