@@ -28,9 +28,9 @@ class AAE(BaseAutoencoder):
 
     def __init__(
         self,
-        adversarial_weight: float = 20.0,
+        adversarial_weight: float = 5.0,
         critic_hidden: int = 256,
-        critic_lr: float = 2e-3,
+        critic_lr: float = 1.2e-2,
         **base: Any,
     ) -> None:
         checks.number("adversarial_weight", adversarial_weight, at_least=0, at_most=10**6)
