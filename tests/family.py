@@ -4,7 +4,12 @@ import tiny
 
 MODELS = sorted(path.stem for path in (tiny.REPOSITORY / "conf" / "model").glob("[!_]*.yaml"))
 # What makes a model small, where `model.code_dim=3` is not what does.
-SMALLER = {"restoration": ["network.widths=[4,8]"]}
+RESNET = ["network.widths=[4,8]", "network.depth=1", "network.hidden=4"]
+SMALLER = {
+    "restoration": ["network.widths=[4,8]"],
+    "fsq": RESNET,
+    "vq_vae": [*RESNET, "model.embedding_dim=4", "model.codebook_size=8", "model.levels=2"],
+}
 
 
 def smaller(model: str) -> list[str]:

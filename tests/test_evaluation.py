@@ -29,6 +29,7 @@ from autoencoders.evaluation import (
     evaluate,
     generation,
     latent,
+    prior,
     report,
     representation,
     restoration,
@@ -253,6 +254,7 @@ def test_a_report_needs_nothing_else_and_escapes(composed: Compose, tmp_path: Pa
         (["model=colorization", "model.code_dim=4"], {"colorization"}),
         (["model=cvae", "model.code_dim=1"], {"classes"}),
         (["model=contractive", "model.code_dim=2"], {"contraction"}),
+        (["model=fsq", "model.code_dim=4", "model.levels=[32,32]"], {"codebook"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -264,6 +266,7 @@ def test_every_model_is_evaluated_by_its_groups(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(generation, "STEPS", 2)
+    monkeypatch.setattr(prior, "STEPS", 2)
     it = subject(composed, *overrides)
     scores, pictures, _ = evaluate(it.model, it.data, images=4, bound=(3, 20))
     everyone = {"reconstruction", "clustering", "features", "latent space", "generation"}
@@ -271,6 +274,11 @@ def test_every_model_is_evaluated_by_its_groups(
     assert "largest_angle_to_pca" in scores["latent space"]["model"] or overrides[0] != "model=linear"
     assert {"best_and_worst", "errors", "traversals", "interpolations"} <= set(pictures)
     assert "pixels" in scores["features"]
+    if "codebook" in groups:
+        assert scores["reconstruction"]["model"]["code_bits"] == 2 * 10
+        assert 1 <= scores["codebook"]["model"]["perplexity"] <= scores["codebook"]["model"]["size"] == 1024
+        priors = {"uniform codes", "learnt prior"}
+        assert set(scores["generation"]) == {*priors, "reconstructions", "training images"}
     said = capsys.readouterr().out
     assert all(f"\n{group}\n" in said for group in scores)
 

@@ -139,3 +139,9 @@ def with_slope(x: Tensor, slope: Tensor) -> Tensor:
     """x, but what is learnt of it is multiplied by `slope`: where a loss is a sum over the numbers of x, this
     is the gradient of their weighted sum."""
     return slope * x + ((1 - slope) * x).detach()
+
+
+def reversed_gradient(numbers: Tensor, weight: float = 1.0) -> Tensor:
+    """The same numbers, whose gradient arrives times −weight: what follows learns to make a term smaller, and
+    what is before learns to make it larger (Ganin & Lempitsky 2015)."""
+    return numbers.detach() - weight * (numbers - numbers.detach())

@@ -30,7 +30,8 @@ class Network(Protocol):
     """Builds the encoder and the decoder of a model. A decoder with a true attribute `gives_pixels` ends in
     pixels in [0, 1] rather than in logits, and is not squashed again.
 
-    A network whose codes are (C, h, w) says so by a method `code_shape(input_shape, code_dim)`.
+    A network whose codes are (C, h, w) says so by the methods `code_shape(input_shape, code_dim)` and
+    `places(input_shape)`, which gives (h, w).
     """
 
     def encoder(self, input_shape: Shape, features: int) -> nn.Module:
@@ -178,13 +179,18 @@ class ResNet:
 
     def code_shape(self, input_shape: Shape, code_dim: int) -> Shape:
         """(C, h, w) of a code of so many numbers."""
-        side = self._sides(input_shape)[-1]
-        if code_dim % side**2:
+        height, width = self.places(input_shape)
+        if code_dim % (height * width):
             raise ValueError(
-                f"code_dim={code_dim} must be a multiple of {side**2}: with this network a code has "
-                f"{side} x {side} places"
+                f"code_dim={code_dim} must be a multiple of {height * width}: with this network a code has "
+                f"{height} x {width} places"
             )
-        return code_dim // side**2, side, side
+        return code_dim // (height * width), height, width
+
+    def places(self, input_shape: Shape) -> Shape:
+        """(h, w) of a code."""
+        side = self._sides(input_shape)[-1]
+        return side, side
 
     def encoder(self, input_shape: Shape, features: int) -> nn.Module:
         sides, last = self._sides(input_shape), self.widths[-1]

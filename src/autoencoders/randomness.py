@@ -61,7 +61,7 @@ class Randomness:
 
     def permutation(self, count: int) -> Tensor:
         """The numbers 0 to count − 1 (count,) in random order, the same for every process."""
-        return torch.randperm(count, generator=self.generator)
+        return torch.randperm(count, generator=self.generator, device=self.device)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Nothing: Lightning looks for the batch's size in each of its parts, and finds none in this one."""

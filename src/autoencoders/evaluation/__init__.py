@@ -19,6 +19,7 @@ from autoencoders.evaluation import (
     anomalies,
     colour,
     contraction,
+    discrete,
     generation,
     latent,
     report,
@@ -40,6 +41,7 @@ OF_SOME_MODELS: dict[str, Group] = {  # of those whose `evaluations` name them
     "colorization": colour.colorization,
     "likelihood": latent.likelihood,
     "contraction": contraction.contraction,
+    "codebook": discrete.codebook,
 }
 EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the report
     **BY_LABELS,

@@ -20,6 +20,7 @@ from tqdm import tqdm, trange
 from autoencoders.data import ImageDataModule
 from autoencoders.data.modules import as_colour
 from autoencoders.data.pairs import to_float
+from autoencoders.evaluation import discrete
 from autoencoders.evaluation.subject import Scores, Subject, main_directions, waiting
 from autoencoders.files import atomic_write
 
@@ -83,9 +84,11 @@ def classifier(data: ImageDataModule) -> DigitNet:
 
 
 def generation(subject: Subject) -> tuple[Scores, dict[str, Tensor]]:
-    """Samples of the decoder from three priors: the model's own (VAE), and a Gaussian and a mixture of 20
+    """Samples of the decoder from priors: the model's own (VAE), and a Gaussian and a mixture of 20
     Gaussians fitted to training codes (of codes of more than 64 numbers to their 64 main directions, the
-    others being Gaussian); beside them the test images' reconstructions, and other real images.
+    others being Gaussian). Of a code of symbols (VQ-VAE, FSQ) they are uniform ones, and an autoregressive
+    prior that is learnt from those of 10,000 training images (of codes of up to 1,024 symbols). Beside them
+    the test images' reconstructions, and other real images.
 
     Each against 5,000 test images, or all if there are fewer, in the features of DigitNet, a small classifier
     trained on this data set's training images (not of Inception: it is no FID): the Fréchet distance (smaller
@@ -127,6 +130,8 @@ def classes(subject: Subject) -> Scores:
 
 def prior_codes(subject: Subject, count: int) -> dict[str, Tensor]:
     """Codes (count, code_dim) by the name of what they are drawn from."""
+    if "codebook" in subject.model.evaluations:
+        return discrete.prior_codes(subject, count)
     codes, rng = subject.train_codes, np.random.default_rng(0)
     directions = main_directions(codes)
     mean, basis, deviations = directions

@@ -38,7 +38,8 @@ def latent_space(subject: Subject) -> Scores:
     covariance (where they have more than 2,048 numbers, of the first 2,048 codes'), which are given too;
     where the decoder is affine the largest angle, in degrees, between its subspace and that of PCA."""
     values = subject.test_directions.deviations**2
-    row = {"effective_dimension": float(values.sum() ** 2 / (values**2).sum())}
+    varies = values.sum() > 0  # rounded codes may be one and the same
+    row = {"effective_dimension": float(values.sum() ** 2 / (values**2).sum()) if varies else 0.0}
     row |= {f"eigenvalue_{i + 1}": float(value) for i, value in enumerate(values[:8])}
     if subject.model.affine:
         row["largest_angle_to_pca"] = angle_to_pca(subject)

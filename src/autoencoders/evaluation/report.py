@@ -45,7 +45,7 @@ def write(
     page = template("report.html").render(
         title=f"{_class(cfg.model)} on {_class(cfg.data)}",
         run=run,
-        facts=_facts(cfg, _read(environment), _read(metrics)),
+        facts=_facts(cfg, _read(environment), _read(metrics), subject.model.code_dim),
         groups=[
             (name, _explained(groups.get(name)), metric_names(of_group), of_group)
             for name, of_group in scores.items()
@@ -140,10 +140,12 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _facts(cfg: DictConfig, environment: dict[str, Any], metrics: dict[str, Any]) -> dict[str, str]:
+def _facts(
+    cfg: DictConfig, environment: dict[str, Any], metrics: dict[str, Any], code_dim: int = 0
+) -> dict[str, str]:
     """What was trained, with what, when and for how long; what is not known is left out."""
     versions, git = environment.get("versions", {}), environment.get("git", {})
-    code_dim, command = cfg.model.get("code_dim"), environment.get("command", [])
+    command = environment.get("command", [])
     facts = {
         "model": _class(cfg.model),
         "code": f"{code_dim} numbers" if code_dim else "",

@@ -33,7 +33,9 @@ def clustering(subject: Subject) -> Scores:
         subject.representations.items(), desc="clustering", leave=False, disable=None
     ):
         classes = len(subject.data.classes)
-        clusters = KMeans(min(classes, len(test)), n_init=5, random_state=0).fit_predict(test)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different codes than clusters
+            clusters = KMeans(min(classes, len(test)), n_init=5, random_state=0).fit_predict(test)
         some = slice(0, 2000)
         several = 1 < len(set(clusters[some])) < len(clusters[some])
         scores[name] = {

@@ -25,6 +25,7 @@ from autoencoders.errors import UserError
 from autoencoders.likelihoods import LIKELIHOODS
 from autoencoders.metrics import reconstruction_metrics, squared_error
 from autoencoders.networks import Conv, Network, Shape
+from autoencoders.randomness import Randomness
 from autoencoders.schedulers import warmup_cosine
 
 # In runs as short as these, forgetting squared gradients sooner than Adam's usual 0.999 trains further.
@@ -139,6 +140,11 @@ class BaseModel(LightningModule):
         return math.prod(self.code_shape) if self.code_shape else 0
 
     @property
+    def code_bits(self) -> float:
+        """The size of a code: of float32 numbers, where it isn't one of a finite number of symbols."""
+        return 32 * self.code_dim
+
+    @property
     def has_code(self) -> bool:
         """Whether images go through a code, so that `encode` and `decode` do something."""
         return self.code_dim > 0
@@ -214,7 +220,8 @@ class BaseModel(LightningModule):
         shapes = (self.input_shape, self.target_shape)
         corrupted, clean = (torch.zeros(1, *shape, device=self.device) for shape in shapes)
         self._has_none = True
-        self.terms(Batch(corrupted, clean, batch.labels.new_zeros(1), batch.noise))
+        noise = Randomness(0, rows=1, device=self.device)  # of the batch there is none for this process
+        self.terms(Batch(corrupted, clean, batch.labels.new_zeros(1), noise))
         self._has_none = False
 
     def parameter_groups(self) -> Iterable[Any]:
@@ -459,6 +466,22 @@ def code_shape(network: Network, input_shape: Shape, code_dim: int) -> tuple[int
     """
     of_network: Callable[..., Shape] | None = getattr(network, "code_shape", None)
     return tuple(of_network(input_shape, code_dim)) if of_network else (code_dim,)
+
+
+def code_places(network: Network, input_shape: Shape) -> int:
+    """How many places a code has that a network makes: 1 where it is a vector."""
+    of_network: Callable[..., Shape] | None = getattr(network, "places", None)
+    with of_part("network"):
+        return math.prod(of_network(input_shape)) if of_network else 1
+
+
+def with_rate_of_part(model: nn.Module, part: str, lr: float) -> list[dict[str, Any]]:
+    """Groups of a model's parameters in which those of one part have a learning rate of their own, which is
+    scheduled as the others' is."""
+    own, others = list[nn.Parameter](), list[nn.Parameter]()
+    for name, parameter in model.named_parameters():
+        (own if name.startswith(f"{part}.") else others).append(parameter)
+    return [{"params": others}, {"params": own, "lr": lr}]
 
 
 @contextmanager
