@@ -4,7 +4,10 @@ import tiny
 
 MODELS = sorted(path.stem for path in (tiny.REPOSITORY / "conf" / "model").glob("[!_]*.yaml"))
 # What makes a model small, where `model.code_dim=3` is not what does.
-SMALLER = {"restoration": ["network.widths=[4,8]"]}
+SMALLER = {
+    "restoration": ["network.widths=[4,8]"],
+    "colorization_classes": ["network.widths=[4,8]", "model.bin_size=50"],
+}
 
 
 def smaller(model: str) -> list[str]:

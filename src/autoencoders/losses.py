@@ -6,7 +6,7 @@ batch is taken last. So a weight such as β means the same for every image size 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -118,3 +118,9 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
         return (similar.sum() - similar.diagonal().sum()) / (len(x) * (len(x) - 1))
 
     return among(a) + among(b) - 2 * similarity(a, b).mean()
+
+
+def of_pixels(likelihood: Likelihood) -> Likelihood:
+    """The likelihood given by pixels, for a model that changes what its decoder's output becomes."""
+    assert isinstance(likelihood, Gaussian | Bernoulli)
+    return replace(likelihood, squash=False)

@@ -112,12 +112,12 @@ def _batches(trained: TrainedRun) -> Iterator[tuple[fresh.Batch, float]]:
         batch = data.pair(data.test.take(some, step), training=False)
         with torch.inference_mode():
             codes = model.encode(batch.corrupted)
-            images = model.decode(codes)
+            decoded, images = model.decode(codes), model(batch.corrupted)
         errors = 0.0 if step == 0 else float(squared_error(images, batch.clean).double().sum())
-        given, clean, coded, made = (
-            part.float().numpy() for part in (batch.corrupted, batch.clean, codes, images)
+        given, clean, coded, alone, made = (
+            part.float().numpy() for part in (batch.corrupted, batch.clean, codes, decoded, images)
         )
-        yield fresh.Batch(given, clean, coded, made, counted=step > 0), errors
+        yield fresh.Batch(given, clean, coded, alone, made, counted=step > 0), errors
 
 
 class _Reader:

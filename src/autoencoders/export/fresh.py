@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     images: Array
     clean: Array
     codes: Array
+    decoded: Array  # from the codes alone
     reconstructions: Array
     counted: bool  # in the error: not where other batches have these images too
 
@@ -50,11 +51,11 @@ def write_batch(stream: IO[bytes], batch: Batch) -> None:
 def read_batches(stream: IO[bytes]) -> Iterator[Batch]:
     while line := stream.readline():
         counted, shapes = json.loads(line)
-        images, clean, codes, reconstructions = (
+        images, clean, codes, decoded, reconstructions = (
             np.frombuffer(stream.read(4 * math.prod(shape)), dtype=np.float32).reshape(shape)
             for shape in shapes
         )
-        yield Batch(images, clean, codes, reconstructions, counted)
+        yield Batch(images, clean, codes, decoded, reconstructions, counted)
 
 
 def of_onnx(folder: Path) -> Callable[[str, Array], Array]:
@@ -110,7 +111,7 @@ def compared(run: Callable[[str, Array], Array], batches: Iterator[Batch]) -> di
     for batch in batches:
         for file, given, wanted in (
             ("encoder.onnx", batch.images, batch.codes),
-            ("decoder.onnx", batch.codes, batch.reconstructions),
+            ("decoder.onnx", batch.codes, batch.decoded),
             ("autoencoder.onnx", batch.images, batch.reconstructions),
         ):
             found = run(file, given)

@@ -3,6 +3,7 @@
 from autoencoders.models.autoencoder import Autoencoder, LinearAutoencoder
 from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
+from autoencoders.models.colorization_classes import ColorizationClasses
 from autoencoders.models.denoising import DenoisingAutoencoder
 from autoencoders.models.restoration import Restoration
 from autoencoders.models.vae import VAE
@@ -15,6 +16,7 @@ __all__ = [
     "BaseAutoencoder",
     "BaseModel",
     "ColorizationAutoencoder",
+    "ColorizationClasses",
     "DenoisingAutoencoder",
     "LinearAutoencoder",
     "Restoration",
