@@ -44,7 +44,7 @@ class ColorizationClasses(BaseModel):
         uniform_weight: λ of `colours.class_weights`, 0..1: the rarer a colour the more it counts; 1: all
             count the same.
         temperature: T of the annealed mean, 1e-3..1; 1: the mean itself.
-        optimizer: `ADAMW` at a learning rate of 3e-3 if None, as the network is not normalised.
+        optimizer: `ADAMW` at a learning rate of 2e-3 if None, as the network is not normalised.
         scheduler: as for `BaseModel`.
     """
 
@@ -73,7 +73,7 @@ class ColorizationClasses(BaseModel):
         checks.number("bin_size", bin_size, at_least=5, at_most=50)
         checks.number("uniform_weight", uniform_weight, at_least=0, at_most=1)
         checks.number("temperature", temperature, at_least=1e-3, at_most=1)
-        optimizer = optimizer or partial(ADAMW, lr=3e-3)
+        optimizer = optimizer or partial(ADAMW, lr=2e-3)
         super().__init__(input_shape, target_shape, optimizer=optimizer, scheduler=scheduler)
         network = network or UNet()
         if not hasattr(network, "classifier"):
