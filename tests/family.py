@@ -9,6 +9,7 @@ SMALLER = {
     "restoration": ["network.widths=[4,8]"],
     "fsq": RESNET,
     "vq_vae": [*RESNET, "model.embedding_dim=4", "model.codebook_size=8", "model.levels=2"],
+    "colorization_classes": ["network.widths=[4,8]", "model.bin_size=50"],
 }
 
 

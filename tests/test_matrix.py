@@ -24,7 +24,8 @@ def refused(model: str, data: str, corruption: str) -> bool:
     nothing_to_denoise = model == "denoising" and corruption == "none"
     nothing_to_restore = model == "restoration" and corruption == "none" and data != "cifar10_gray"
     nothing_to_fill_in = model == "masked" and corruption == "none"
-    nothing_to_colour = model == "colorization" and data != "cifar10_gray"
+    colours = model in ("colorization", "colorization_classes")
+    nothing_to_colour = colours and (data != "cifar10_gray" or corruption != "none")
     return nothing_to_denoise or nothing_to_restore or nothing_to_fill_in or nothing_to_colour
 
 
@@ -37,7 +38,7 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
         cfg = composed(*smaller(model), f"data={data}", f"corruption={corruption}")
         module = training.build_data(cfg)
         if refused(model, data, corruption):
-            with pytest.raises(UserError, match=r"nothing to (denoise|restore|colour|fill in)"):
+            with pytest.raises(UserError, match=r"nothing to (denoise|restore|colour|fill in)|would keep"):
                 training.build_model(cfg, module)
             continue
         autoencoder = training.build_model(cfg, module)
@@ -69,7 +70,8 @@ def test_every_network_and_likelihood(network: str, likelihood: str, composed: C
 def test_networks_with_and_without_a_code(model: str, network: str, composed: Compose) -> None:
     """... go with models that have one or not; the wrong one is refused in one line that says what to do."""
     cfg = composed(f"model={model}", f"network={network}")
-    if (model == "restoration") == (network == "unet"):
+    without_code = model in ("restoration", "colorization_classes")
+    if without_code == (network == "unet"):
         if model != "linear" or network == "linear":
             training.build_model(cfg, training.build_data(cfg))
         return
@@ -78,6 +80,7 @@ def test_networks_with_and_without_a_code(model: str, network: str, composed: Co
     line = errors.explain(caught.value)
     said = {
         "restoration": "has a code, and Restoration has none: use network=unet",
+        "colorization_classes": "no classes of patches, which ColorizationClasses needs: use network=unet",
         "linear": "must be Linear",
     }
     assert line

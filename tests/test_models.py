@@ -162,7 +162,9 @@ def test_restoration_gives_pixels_and_its_loss_is_of_what_it_gives(
 def test_restoration_takes_any_size_and_has_no_code(composed: Compose) -> None:
     model = build(composed, "model=restoration")
     assert (model.has_code, model.code_dim, model.prior_codes(2, seed=0)) == (False, 0, None)
-    assert set(model.hparams) == {"input_shape", "target_shape", "likelihood", "likelihood_std"}
+    assert set(model.hparams) == {
+        "input_shape", "target_shape", "likelihood", "likelihood_std", "keep_known", "keep_lightness",
+    }  # fmt: skip
     images = torch.rand(2, 1, 50, 31)
     assert model(images).shape == images.shape
     model.check_data(training.build_data(composed("data.size=64", "corruption=masking")))

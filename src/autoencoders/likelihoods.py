@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Callable
+from copy import copy
 from typing import ClassVar
 
 import torch
@@ -44,6 +45,13 @@ class Likelihood(nn.Module):
     def take_pixels(self) -> None:
         """Called where the decoder squashes its output itself."""
         self.squash = False
+
+    def of_pixels(self) -> "Likelihood":
+        """This likelihood, with the same parameters, given by pixels: for a model that changes what its
+        decoder's output becomes."""
+        shared = copy(self)
+        shared.take_pixels()
+        return shared
 
     def mean(self, output: Tensor) -> Tensor:
         """The reconstruction: the expected image (B, C, H, W)."""

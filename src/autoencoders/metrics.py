@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from autoencoders.colours import luma
+
 
 def squared_error(reconstruction: Tensor, clean: Tensor) -> Tensor:
     """The mean over pixels (and channels) of the squared error."""
@@ -65,9 +67,8 @@ def reconstruction_metrics(reconstruction: Tensor, clean: Tensor) -> dict[str, T
 
 def chroma_squared_error(reconstruction: Tensor, clean: Tensor) -> Tensor:
     """The mean squared error of what is left of RGB images (B, 3, H, W) without their luma (BT.601)."""
-    luma = torch.tensor([0.299, 0.587, 0.114], device=clean.device).view(1, 3, 1, 1)
     difference = reconstruction - clean
-    return (difference - (difference * luma).sum(1, keepdim=True)).square().flatten(1).mean(1)
+    return (difference - luma(difference)).square().flatten(1).mean(1)
 
 
 def metric_names(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:

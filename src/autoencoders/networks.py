@@ -51,6 +51,15 @@ class RestorationNetwork(Protocol):
         ...
 
 
+class ClassifyingNetwork(Protocol):
+    """Builds the network of a model that chooses among classes at each place."""
+
+    def classifier(self, input_shape: Shape, classes: int) -> nn.Module:
+        """Images (B, C_in, H, W) to logits (B, classes, ⌈H / patch⌉, ⌈W / patch⌉), of any height and width.
+        The module says what its `patch` is, if that is not 1."""
+        ...
+
+
 @dataclass(frozen=True)
 class Linear:
     """Affine maps, whose best autoencoder is PCA (Baldi & Hornik 1989)."""
@@ -329,21 +338,32 @@ class UNet:
         read, given = input_shape[0], target_shape[0]
         if read not in (1, given):
             raise ValueError(f"UNet makes no image of {given} channels of one of {read}")
-        return Correction(self._levels(read, given), given, multiple=self.patch * 2 ** (len(self.widths) - 1))
+        levels = nn.Sequential(*self._levels(read, given * self.patch**2), nn.PixelShuffle(self.patch))
+        return Correction(levels, given, self._multiple)
 
-    def _levels(self, read: int, given: int) -> nn.Sequential:
+    def classifier(self, input_shape: Shape, classes: int) -> nn.Module:
+        """Images (B, C, H, W) to logits (B, classes, ⌈H / patch⌉, ⌈W / patch⌉), of each patch."""
+        return OfPatches(nn.Sequential(*self._levels(input_shape[0], classes)), self.patch, self._multiple)
+
+    @property
+    def _multiple(self) -> int:
+        """What the sides of its images are a multiple of."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    def _levels(self, read: int, given: int) -> list[nn.Module]:
+        """Images to `given` channels of their patches."""
         inner = self._blocks(self.widths[-1])
         for width, wider in reversed([*pairwise(self.widths)]):
             down = nn.Conv2d(width, wider, 2, stride=2)
             up = nn.ConvTranspose2d(wider, width, 2, stride=2, bias=False)
             below = Residual(nn.Sequential(down, inner, up))
             inner = nn.Sequential(self._blocks(width), below, self._blocks(width))
-        width, area = self.widths[0], self.patch**2
-        first = nn.Conv2d(read * area, width, 3, padding=1)
-        last = nn.Conv2d(width, given * area, 3, padding=1)
+        width = self.widths[0]
+        first = nn.Conv2d(read * self.patch**2, width, 3, padding=1)
+        last = nn.Conv2d(width, given, 3, padding=1)
         for weight in last.parameters():  # so training starts at x̃ itself
             nn.init.zeros_(weight)
-        return nn.Sequential(nn.PixelUnshuffle(self.patch), first, inner, last, nn.PixelShuffle(self.patch))
+        return [nn.PixelUnshuffle(self.patch), first, inner, last]
 
     def _blocks(self, width: int) -> nn.Sequential:
         """No normalisation: over all of an image, it would make each pixel depend on its size."""
@@ -611,6 +631,25 @@ class Correction(nn.Module):
         height, width = images.shape[-2:]
         correction = self.network(mirrored(mirrored(images, -2, self.multiple), -1, self.multiple))
         return images.expand(-1, self.channels, -1, -1) + correction[..., :height, :width]
+
+
+class OfPatches(nn.Module):
+    """What a network makes of each patch of images, which are continued as in `Correction`.
+
+    Args:
+        network: (B, C, H, W) to (B, K, H / patch, W / patch).
+        patch: side of the patches; those at the lower and the right edge may be incomplete.
+        multiple: of which the network takes sides.
+    """
+
+    def __init__(self, network: nn.Module, patch: int, multiple: int) -> None:
+        super().__init__()
+        self.network, self.patch, self.multiple = network, patch, multiple
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = (-(-side // self.patch) for side in images.shape[-2:])
+        made: Tensor = self.network(mirrored(mirrored(images, -2, self.multiple), -1, self.multiple))
+        return made[..., :height, :width]
 
 
 def mirrored(images: Tensor, axis: int, multiple: int) -> Tensor:

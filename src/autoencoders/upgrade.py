@@ -9,10 +9,14 @@ def to_today(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run as today's conf/ would compose it.
 
     0.1 had the optimizer's and the scheduler's keys in the model, the shapes in the data, one logger by name
-    and the network's family by name.
+    and the network's family by name. A colorizer's code had to tell the lightness too.
     """
-    if "callbacks" not in config and isinstance(config.get("model"), dict):
-        return _from_0_1(config)
+    if not isinstance(config.get("model"), dict):
+        return config
+    if "callbacks" not in config:
+        config = _from_0_1(config)
+    if str(config["model"].get("_target_")).endswith(".ColorizationAutoencoder"):
+        config = {**config, "model": {"keep_lightness": False, **config["model"]}}
     return config
 
 

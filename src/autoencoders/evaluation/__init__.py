@@ -126,6 +126,8 @@ def left_out(subject: Subject) -> str:
         some = "the model was trained on some classes only"
         why = some if subject.data.classes else "the data set has no classes"
         return f"{why}: {by_labels}, interpolations and the scores of samples are left out"
+    if not subject.model.decodes_alone:
+        return "the code tells no lightness, which is the input's: the scores of samples are left out"
     return ""
 
 

@@ -95,13 +95,14 @@ def generation(subject: Subject) -> tuple[Scores, dict[str, Tensor]]:
     is better), and precision, recall, density and coverage (Naeem et al. 2020; nearer to 1 is better).
 
     Returns:
-        The scores, none where the images have no classes to train DigitNet on, and 100 samples
-        (100, C, H, W) of each prior.
+        The scores, none where the images have no classes to train DigitNet on, or are not of their codes
+        alone; and 100 samples (100, C, H, W) of each prior.
     """
     count = min(SAMPLES, len(subject.data.test))
     priors = prior_codes(subject, count)
     samples = {name: torch.cat(list(subject.decode(codes[:100]))) for name, codes in priors.items()}
-    return scores(subject, priors, count) if subject.has_classes and count > 1 else {}, samples
+    scored = subject.has_classes and subject.model.decodes_alone and count > 1
+    return scores(subject, priors, count) if scored else {}, samples
 
 
 @torch.inference_mode()

@@ -127,10 +127,11 @@ def _made(model: Any, corrupted: Tensor, clean: Tensor, counted: bool) -> tuple[
     """Images with what the run's model makes of them; their squared errors added up, if they are counted."""
     with torch.inference_mode():
         codes = model.encode(corrupted) if model.has_code else torch.empty(len(corrupted), 0)
-        images = model.decode(codes) if model.has_code else model(corrupted)
+        images = model(corrupted)
+        decoded = model.decode(codes) if model.has_code else images
     errors = float(squared_error(images, clean).double().sum()) if counted else 0.0
-    given, wanted, coded, made = (part.float().numpy() for part in (corrupted, clean, codes, images))
-    return fresh.Batch(given, wanted, coded, made, counted), errors
+    arrays: list[Any] = [part.float().numpy() for part in (corrupted, clean, codes, decoded, images)]
+    return fresh.Batch(*arrays, counted=counted), errors
 
 
 class _Reader:

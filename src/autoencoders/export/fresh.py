@@ -31,6 +31,7 @@ class Batch(NamedTuple):
     images: Array
     clean: Array
     codes: Array  # (N, 0) of a model that has none
+    decoded: Array  # from the codes alone
     reconstructions: Array
     counted: bool  # in the error: not where other batches have these images too
 
@@ -65,11 +66,11 @@ def write_batch(stream: IO[bytes], batch: Batch) -> None:
 def read_batches(stream: IO[bytes]) -> Iterator[Batch]:
     while line := stream.readline():
         counted, shapes = json.loads(line)
-        images, clean, codes, reconstructions = (
+        images, clean, codes, decoded, reconstructions = (
             np.frombuffer(stream.read(4 * math.prod(shape)), dtype=np.float32).reshape(shape)
             for shape in shapes
         )
-        yield Batch(images, clean, codes, reconstructions, counted)
+        yield Batch(images, clean, codes, decoded, reconstructions, counted)
 
 
 def of_onnx(folder: Path) -> Callable[[str, Array], Array]:
@@ -131,7 +132,7 @@ def compared(
     differences, squared, count = dict.fromkeys(known, 0.0), 0.0, 0
     for batch in batches:
         inputs = {"images": batch.images, "codes": batch.codes}
-        outputs = {"encode": batch.codes, "decode": batch.reconstructions, "forward": batch.reconstructions}
+        outputs = {"encode": batch.codes, "decode": batch.decoded, "forward": batch.reconstructions}
         for file, graph in known.items():
             given, wanted = inputs[graph.input], outputs[graph.method]
             found = run(file, given)

@@ -5,6 +5,7 @@ from autoencoders.models.acai import ACAI
 from autoencoders.models.autoencoder import Autoencoder, LinearAutoencoder
 from autoencoders.models.base import BaseAutoencoder, BaseModel
 from autoencoders.models.colorization import ColorizationAutoencoder
+from autoencoders.models.colorization_classes import ColorizationClasses
 from autoencoders.models.contractive import ContractiveAutoencoder
 from autoencoders.models.cvae import CVAE
 from autoencoders.models.denoising import DenoisingAutoencoder
@@ -34,6 +35,7 @@ __all__ = [
     "BaseAutoencoder",
     "BaseModel",
     "ColorizationAutoencoder",
+    "ColorizationClasses",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "LinearAutoencoder",

@@ -380,6 +380,7 @@ class BaseAutoencoder(BaseModel):
         ValueError: an argument is out of its range, in one line that begins with its name and value.
     """
 
+    decodes_alone: bool = True  # whether images depend on their code alone, and not on x̃ beside it
     features_per_code: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
 
     def __init__(
