@@ -518,6 +518,17 @@ def test_the_kl_is_not_weighted(composed: Compose) -> None:
         assert latent.likelihood(it, 2, 5)["model"]["kl"] == pytest.approx(float(known), rel=1e-5)
 
 
+def test_bits_are_counted_where_the_likelihood_is_of_bytes(composed: Compose) -> None:
+    it = subject(composed, "model=iwae", "model.code_dim=2", "model.likelihood=discretized_logistic")
+    row = latent.likelihood(it, 2, 5)["model"]
+    assert row["bits_per_dim"] == pytest.approx(row["nll_2"] / (28 * 28 * math.log(2)))
+    gaussian = subject(composed, "model=tc_vae", "model.code_dim=2", "model.likelihood=gaussian_optimal")
+    row = latent.likelihood(gaussian, 2, 5)["model"]
+    assert "bits_per_dim" not in row
+    parts = row["mutual_information"] + row["total_correlation"] + row["dimension_wise_kl"]
+    assert parts == pytest.approx(row["kl"], abs=0.3)  # of one sample of each code
+
+
 def test_interpolations_find_classes_that_come_late() -> None:
     class Sorted(Blobs):
         def _read(self, *, train: bool) -> tuple[Tensor, Tensor]:
