@@ -8,6 +8,7 @@ SMALLER = {
     "restoration": ["network.widths=[4,8]"],
     "colorization_classes": ["network.widths=[4,8]", "model.bin_size=50"],
 }
+COLOURS = ("colorization", "colorization_classes")  # these keep the gray image's lightness: no corruption
 
 
 def smaller(model: str) -> list[str]:
