@@ -11,6 +11,7 @@ SMALLER = {
     "vq_vae": [*RESNET, "model.embedding_dim=4", "model.codebook_size=8", "model.levels=2"],
     "colorization_classes": ["network.widths=[4,8]", "model.bin_size=50"],
 }
+COLOURS = ("colorization", "colorization_classes")  # these keep the gray image's lightness: no corruption
 
 
 def smaller(model: str) -> list[str]:

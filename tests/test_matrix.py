@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import Compose
-from family import MODELS, smaller
+from family import COLOURS, MODELS, smaller
 from hydra.errors import HydraException
 
 from autoencoders import config, errors, training
@@ -24,8 +24,7 @@ def refused(model: str, data: str, corruption: str) -> bool:
     nothing_to_denoise = model == "denoising" and corruption == "none"
     nothing_to_restore = model == "restoration" and corruption == "none" and data != "cifar10_gray"
     nothing_to_fill_in = model == "masked" and corruption == "none"
-    colours = model in ("colorization", "colorization_classes")
-    nothing_to_colour = colours and (data != "cifar10_gray" or corruption != "none")
+    nothing_to_colour = model in COLOURS and (data != "cifar10_gray" or corruption != "none")
     return nothing_to_denoise or nothing_to_restore or nothing_to_fill_in or nothing_to_colour
 
 

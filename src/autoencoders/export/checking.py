@@ -130,8 +130,10 @@ def _made(model: Any, corrupted: Tensor, clean: Tensor, counted: bool) -> tuple[
         images = model(corrupted)
         decoded = model.decode(codes) if model.has_code else images
     errors = float(squared_error(images, clean).double().sum()) if counted else 0.0
-    arrays: list[Any] = [part.float().numpy() for part in (corrupted, clean, codes, decoded, images)]
-    return fresh.Batch(*arrays, counted=counted), errors
+    given, wanted, coded, alone, made = (
+        part.float().numpy() for part in (corrupted, clean, codes, decoded, images)
+    )
+    return fresh.Batch(given, wanted, coded, alone, made, counted), errors
 
 
 class _Reader:
