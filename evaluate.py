@@ -1,6 +1,7 @@
 """Scores a run on the test split: python evaluate.py run=<run folder> [corruption=masking ...].
 
-With grid=true, its error over kinds and levels of corruption.
+With grid=true, its error over kinds and levels of corruption. With groups=features,clustering only these
+scores, without figures and a report.
 """
 
 import sys
@@ -20,15 +21,18 @@ def main(arguments: list[str]) -> None:
     grids = [argument for argument in arguments if argument.startswith("grid=")]
     if not set(grids) <= {"grid=true", "grid=false"}:
         raise errors.UserError(f"{grids[-1]} must be true or false")
-    run, cfg = runs.compose_evaluated([argument for argument in arguments if argument not in grids])
+    groups = [argument for argument in arguments if argument.startswith("groups=")]
+    run, cfg = runs.compose_evaluated([word for word in arguments if word not in (*grids, *groups)])
     # These import torch and lightning: only for a run that is there.
     with importing():
         from autoencoders import hardware
-        from autoencoders.evaluation import evaluate_run
+        from autoencoders.evaluation import evaluate_run, score_run
         from autoencoders.evaluation.grid import evaluate_grid
     hardware.prepare()
     if grids[-1:] == ["grid=true"]:
         evaluate_grid(run, trust=cfg.trust)
+    elif groups:
+        score_run(run, cfg, groups[-1].removeprefix("groups=").split(","))
     else:
         evaluate_run(run, cfg)
 

@@ -1,7 +1,7 @@
 """Scores a trained model on the official test split, beside what one gets without it, and reports."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from autoencoders import figures, runs, untrusted
 from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
+from autoencoders.errors import UserError, suggest
 from autoencoders.evaluation import (
     anomalies,
     colour,
@@ -68,6 +69,29 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
     print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
     for where in log_evaluation(run, cfg, scores, folder / "figures"):
         print(f"  {where}")
+    return scores
+
+
+def score_run(run: Path, cfg: DictConfig, groups: Sequence[str]) -> dict[str, Scores]:
+    """Only some groups of scores, without figures and a report, into `run/evaluation/groups.json`.
+
+    Raises:
+        UserError: this model and its data have no such group.
+    """
+    bound = (cfg.evaluation.importance_samples, cfg.evaluation.importance_images)
+    subject = Subject(best_model(run, cfg), build_data(cfg))
+    known: dict[str, Group] = {
+        "reconstruction": lambda of: restoration.reconstruction(of)[0],
+        **groups_of(subject, bound),
+        **({"generation": lambda of: generation.generation(of)[0]} if subject.model.has_code else {}),
+    }
+    if unknown := [name for name in groups if name not in known]:
+        raise UserError(f"groups={','.join(groups)}: {suggest(unknown[0], known)}")
+    scores = {name: known[name](subject) for name in groups}
+    for name, of_group in scores.items():
+        print(f"\n{name}\n{table(of_group)}", flush=True)
+    (run / "evaluation").mkdir(exist_ok=True)
+    write_json(run / "evaluation" / "groups.json", scores)
     return scores
 
 

@@ -1,0 +1,185 @@
+"""What the papers of the models claim, measured: each variant beside its plain rival, with the same network,
+data and budget. `claims.yaml` has the runs and the claims.
+
+python -m autoencoders.claims [claim ...] [--seeds 0 1 2] [--jobs 1] [--out <folder>]: each run is a training
+and an evaluation of the groups that its claims need, in processes of their own. What was measured is kept in
+docs/claims.json, from which the table of docs/models.md is written; runs that are in it are not done again.
+(--seeds without a number only writes the table.)
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from autoencoders.config import REPOSITORY, need_clone
+from autoencoders.errors import one_line_errors
+from autoencoders.files import replace_between, write_json
+
+MEASURED = REPOSITORY / "docs" / "claims.json"
+START, END = "<!-- claims: made by `python -m autoencoders.claims` -->", "<!-- end of claims -->"
+Measured = dict[str, dict[str, dict[str, float]]]  # run: seed: metric ("<group>/<row>/<metric>"): value
+
+
+def content() -> dict[str, Any]:
+    """`runs` and `claims`, by name."""
+    loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+    return loaded
+
+
+def metrics_of(name: str, claims: Mapping[str, Any]) -> list[str]:
+    """The metrics that claims compare of a run."""
+    used = [claim["metrics"] for claim in claims.values() if name in claim["runs"]]
+    return sorted({metric for metrics in used for metric in metrics})
+
+
+def measure(run: Mapping[str, Any], metrics: Sequence[str], seed: int, folder: Path) -> dict[str, float]:
+    """Trains and evaluates a run, whose output goes to `log.txt` in its folder.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    groups = sorted({metric.split("/")[0] for metric in metrics})
+    trains = [
+        "train.py",
+        *run["command"].split(),
+        f"seed={seed}",
+        f"hydra.run.dir={folder / 'run'}",
+        "logger=csv",
+    ]
+    scores = [
+        "evaluate.py",
+        f"run={folder / 'run'}",
+        *run.get("evaluate", "").split(),
+        f"groups={','.join(groups)}",
+    ]
+    start = time.perf_counter()
+    with (folder / "log.txt").open("w") as log:
+        for arguments in (trains, scores):
+            done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, stdout=log, stderr=log)
+            if done.returncode:
+                raise RuntimeError(f"{folder / 'log.txt'}: python {' '.join(arguments)} failed")
+    found = json.loads((folder / "run" / "evaluation" / "groups.json").read_text())
+    kept = {"seconds": time.perf_counter() - start}
+    for metric in metrics:
+        group, row, name = metric.split("/")
+        if name in found.get(group, {}).get(row, {}):
+            kept[metric] = float(found[group][row][name])
+    return kept
+
+
+def slug(name: str, seed: int) -> str:
+    """A run's name and seed as a folder's."""
+    return re.sub(r"\W+", "-", f"{name} {seed}")
+
+
+def table(claims: Mapping[str, Any], measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Of all claims whose runs were measured: a line for each metric, a cell for each run."""
+    lines = ["| claim | metric | measured, mean ± standard deviation | |", "|---|---|---|---|"]
+    for claim in claims.values():
+        if not all(measured.get(name) for name in claim["runs"]):
+            continue
+        said = f"{claim['says']}<br><sub>{claim['source']}</sub>"
+        for metric, wanted in claim["metrics"].items():
+            values = {name: _values(measured[name], metric) for name in claim["runs"]}
+            cells = "<br>".join(f"{name}: {_shown(some)}" for name, some in values.items() if some)
+            short = metric.replace("/model/", " ")
+            lines.append(f"| {said} | {short} | {cells} | {verdict(wanted, [*values.values()])} |")
+            said = ""
+        if "note" in claim:
+            lines.append(f"| <sub>{claim['note']}</sub> | | | |")
+    return "\n".join(lines)
+
+
+def verdict(wanted: str, values: Sequence[Sequence[float]]) -> str:
+    """Whether the means rise or fall from run to run as claimed ("rises", "falls"), the first being the plain
+    rival; "at least 0.97": whether the last one's mean does; "shown": nothing is claimed."""
+    means = [mean(some) for some in values if some]
+    pairs = list(pairwise(means))
+    kind, _, bound = wanted.partition(" at least ")
+    if wanted == "shown" or len(means) < len(values):
+        return ""
+    if bound:
+        holds = means[-1] >= float(bound)
+    elif kind == "rises":
+        holds = all(a < b for a, b in pairs)
+    elif kind == "falls":
+        holds = all(a > b for a, b in pairs)
+    else:
+        raise ValueError(f"{wanted!r} must be rises, falls, shown, or is at least <number>")
+    return "holds" if holds else "does not hold"
+
+
+def _values(seeds: Mapping[str, Mapping[str, float]], metric: str) -> list[float]:
+    return [scores[metric] for scores in seeds.values() if metric in scores]
+
+
+def _shown(values: Sequence[float]) -> str:
+    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else " (one seed)"
+    return f"{mean(values):.4g}{spread}"
+
+
+def known() -> Measured:
+    measured: Measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    return measured
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    need_clone("measuring claims")
+    loaded = content()
+    runs, claims = loaded["runs"], loaded["claims"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("claims", nargs="*", help=", ".join(claims), metavar="claim")
+    parser.add_argument("--seeds", type=int, nargs="*", default=(0, 1, 2))
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "claims", help="folder of the runs")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.claims) - set(claims):
+        parser.error(f"no claim {', '.join(sorted(unknown))}: there are {', '.join(claims)}")
+    if chosen.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    some = {name: claims[name] for name in chosen.claims or claims}
+    names = dict.fromkeys(name for claim in some.values() for name in claim["runs"])
+    measured, failed = known(), list[str]()
+    todo = [(n, seed) for seed in chosen.seeds for n in names if str(seed) not in measured.get(n, {})]
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        started = {
+            pool.submit(measure, runs[n], metrics_of(n, claims), seed, chosen.out / f"{slug(n)}-{seed}"): (
+                n,
+                seed,
+            )
+            for n, seed in todo
+        }
+        for done in tqdm(as_completed(started), total=len(started), desc="runs", disable=None):
+            name, seed = started[done]
+            try:
+                measured.setdefault(name, {})[str(seed)] = done.result()
+            except RuntimeError as error:
+                failed.append(str(error))
+                print(error, flush=True)
+                continue
+            write_json(MEASURED, measured)
+    replace_between(REPOSITORY / "docs" / "models.md", START, END, table(claims, measured))
+    print(table(some, measured))
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
