@@ -30,7 +30,8 @@ def test_claims_are_of_runs_and_say_what_would_hold() -> None:
 @pytest.mark.parametrize(
     ("wanted", "values", "said"),
     [
-        ("rises", [[1.0, 2.0], [2.0, 3.0]], "holds"),
+        ("rises", [[1.0, 1.2], [2.0, 2.2]], "holds"),
+        ("rises", [[1.0, 3.0], [2.0, 3.0]], "within the spread"),
         ("rises", [[2.0], [1.0], [3.0]], "does not hold"),
         ("falls", [[3.0], [2.0], [1.0]], "holds"),
         ("is at least 0.97", [[0.5], [0.98]], "holds"),

@@ -125,6 +125,9 @@ def squared_jacobian(f: Map, x: Tensor, direction: Tensor | None = None) -> tupl
     others: exactly, from as many gradients as a value has numbers; or, for a random direction v in the space
     of values, of independent numbers of mean 0 and variance 1, the unbiased estimate ‖vᵀJ‖² (Hutchinson
     1990)."""
+    if torch.is_inference_mode_enabled():  # in which torch 2.11 gives gradients of 0
+        with torch.inference_mode(False):
+            return squared_jacobian(f, x.clone(), None if direction is None else direction.clone())
     value, gradients = torch.func.vjp(f, x)[:2]
     if direction is not None:
         (gradient,) = gradients(direction.to(value.dtype))
