@@ -4,10 +4,17 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers in a test whichever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

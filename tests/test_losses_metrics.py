@@ -88,19 +88,19 @@ def test_samples_of_a_posterior_have_its_mean_and_variance() -> None:
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_the_discrepancy_of_shifted_normals_is_its_closed_form(shift: float) -> None:
     """E exp(−|x − y|² / c) of x ~ N(0, 1) and y ~ N(m, 1) is (1 + 4/c)^(−D/2) exp(−|m|² / (c + 4))."""
-    drawn = torch.randn(2, 3000, 4, generator=torch.Generator().manual_seed(0)).double()
+    drawn = torch.randn(2, 1000, 4, generator=torch.Generator().manual_seed(0)).double()
     widths = [scale * 2 * 4 for scale in losses.SCALES]
     known = [2 * (1 + 4 / c) ** -2 * (1 - math.exp(-4 * shift**2 / (c + 4))) for c in widths]
     found = losses.maximum_mean_discrepancy(drawn[0], drawn[1] + shift, losses.radial_basis)
-    assert float(found) == pytest.approx(sum(known) / len(known), abs=2e-3)
+    assert float(found) == pytest.approx(sum(known) / len(known), abs=6e-3)
 
 
 def test_the_discrepancy_is_unbiased_and_finite() -> None:
     """... so that its mean over pairs of small batches of one distribution is 0, and one image has none."""
-    drawn = torch.randn(400, 2, 5, 3, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(200, 2, 5, 3, generator=torch.Generator().manual_seed(0))
     for kernel in losses.KERNELS.values():
         found = torch.stack([losses.maximum_mean_discrepancy(a, b, kernel) for a, b in drawn])
-        assert abs(float(found.mean())) < 4 * float(found.std()) / 20
+        assert abs(float(found.mean())) < 4 * float(found.std()) / 200**0.5
         assert float(losses.maximum_mean_discrepancy(drawn[0, 0, :1], drawn[0, 1, :1], kernel)) == 0
 
 
