@@ -59,8 +59,8 @@ def test_the_table_says_what_is_missed() -> None:
 
 def test_every_benchmark_has_its_file() -> None:
     folder = Path(entry.__file__).parent
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "measuring", "photos"}
-    assert files == set(entry.NAMES)
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "measuring"}
+    assert files - {"photos", "stream"} == set(entry.NAMES)  # these two need a run, or chunks
 
 
 def test_the_pages_have_the_tables_of_what_was_measured() -> None:

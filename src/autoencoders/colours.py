@@ -6,6 +6,7 @@ find: two numbers a pixel, a* and b* of CIELAB or two of what is left of RGB wit
 
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +18,7 @@ XYZ = (
     (0.212671, 0.715160, 0.072169),
     (0.019334 / 1.08883, 0.119193 / 1.08883, 0.950227 / 1.08883),
 )
+RGB = np.linalg.inv(XYZ).tolist()  # and back
 DARK = 6 / 29  # where the cube root of CIELAB becomes a line
 NEAREST = 5  # bins that a colour is encoded by, as in Zhang et al. 2016
 
@@ -57,7 +59,7 @@ def from_lab(lab: Tensor) -> Tensor:
     y = (lightness + 16) / 116
     roots = torch.stack([y + a / 500, y, y - b / 200], dim=1)
     xyz = torch.where(roots > DARK, roots**3, 3 * DARK**2 * (roots - 4 / 29))
-    linear = _mixed(torch.tensor(XYZ, dtype=torch.float64).inverse(), xyz).clamp(0, 1)
+    linear = _mixed(torch.tensor(RGB, dtype=torch.float64), xyz).clamp(0, 1)
     return torch.where(
         linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear
     )

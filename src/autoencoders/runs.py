@@ -292,6 +292,7 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
         raise UserError(f"no run folder {run}")
     untrusted.check_run(run)
     if not (run / CONFIG).is_file():
+        _refuse_exported(run)
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
     config = untrusted.read_config(run / CONFIG, trust, trusting)
     if not trust:
@@ -336,6 +337,11 @@ def read_overrides(run: Path) -> list[str]:
     return untrusted.read_strings(path, untrusted.read_yaml(path)) if path.is_file() else []
 
 
+def _refuse_exported(folder: Path) -> None:
+    if (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder} is an exported folder, to be loaded and applied: this needs its run")
+
+
 def best_checkpoint(run: Path) -> Path:
     """The path of a run's best model.
 
@@ -344,6 +350,7 @@ def best_checkpoint(run: Path) -> Path:
     """
     path = run / "checkpoints" / "best.ckpt"
     if not path.is_file():
+        _refuse_exported(run)
         raise UserError(f"{run} holds no checkpoint ({path.relative_to(run)}): it was never validated")
     return path
 

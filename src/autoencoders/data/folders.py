@@ -152,7 +152,8 @@ class ImageFolder(ImageDataModule):
         if root.suffix.lower() in pictures.ARRAYS and root.is_file():
             return Arrays(root)
         kinds = ", ".join(pictures.ARRAYS)
-        raise UserError(f"data.{name}={root} is neither a folder of pictures nor a file ({kinds})")
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"data.{name}={root} is neither a folder of pictures nor a file ({kinds}){where}")
 
     def _classes_trained_on(self) -> list[int]:
         return [label for label in range(len(self.classes)) if self.is_trained_on(label)]

@@ -190,7 +190,8 @@ class ImageDataModule(LightningDataModule):
             raise UserError(f"data.train_size={limit} must be at most the {there} images there are")
         if limit < self.batch_size:
             raise UserError(
-                f"data.batch_size={self.batch_size} must be at most the {limit} images to train on"
+                f"data.batch_size={self.batch_size} must be at most the {limit} images to train on, such as "
+                f"data.batch_size={2 ** (limit.bit_length() - 1)}"
             )
         return limit
 

@@ -5,6 +5,7 @@ the same ones. The folder takes its name when all is written, so it is whole or 
 """
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -64,7 +65,8 @@ def main(words: Sequence[str]) -> None:
         counts = write(data, folder, int(options.chunk_mb * 1e6))
     said = "{:,} images to train on, {:,} to validate, {:,} to test".format(*counts)
     print(f"chunks: {said}, in {options.out}\n")
-    print("  " + to_paste("python", "train.py", "data=stream", f"data.root={quoted(options.out)}") + "\n")
+    plain = options.out if re.fullmatch(r"[\w./-]+", str(options.out)) else quoted(options.out)
+    print("  " + to_paste("python", "train.py", "data=stream", f"data.root={plain}") + "\n")
 
 
 def parse(words: Sequence[str]) -> Options:

@@ -85,6 +85,7 @@ def score_run(run: Path, cfg: DictConfig, groups: Sequence[str]) -> dict[str, Sc
         **groups_of(subject, bound),
         **({"generation": lambda of: generation.generation(of)[0]} if subject.model.has_code else {}),
     }
+    groups = [name.replace("_", " ") for name in groups]
     if unknown := [name for name in groups if name not in known]:
         raise UserError(f"groups={','.join(groups)}: {suggest(unknown[0], known)}")
     scores = {name: known[name](subject) for name in groups}

@@ -54,6 +54,8 @@ class DigitNet(nn.Module):
         return self.head(self.features(images))
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def classifier(data: ImageDataModule) -> DigitNet:
     """The classifier of a data set's target images: from its file beside the data, or trained anew
     where there is none. A data set without a `source` keeps no file."""
