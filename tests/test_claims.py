@@ -5,16 +5,15 @@ import json
 import pytest
 from conftest import Compose
 
-from autoencoders import claims, config, training
+from autoencoders import claims, config
 
 CONTENT = claims.content()
 
 
 @pytest.mark.parametrize("name", CONTENT["runs"])
-def test_every_run_is_one_and_is_claimed_something_of(name: str, composed: Compose) -> None:
+def test_every_run_composes_and_is_claimed_something_of(name: str, composed: Compose) -> None:
     run = CONTENT["runs"][name]
-    cfg = composed(*run["command"].split(), "data.train_size=null")
-    training.build_model(cfg, training.build_data(cfg))
+    composed(*run["command"].split(), *run.get("evaluate", "").split())
     assert any(name in claim["runs"] for claim in CONTENT["claims"].values())
 
 

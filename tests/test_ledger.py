@@ -12,7 +12,7 @@ from autoencoders import config, ledger, training
 @pytest.mark.parametrize("name", ledger.entries())
 def test_every_entry_can_be_run(name: str, composed: Compose) -> None:
     entry = ledger.entries()[name]
-    for command in ledger.runs_of(entry)[0]:
+    for command in ledger.runs_of(entry)[0][:2]:  # of ten digits two
         cfg = composed(*command.split())
         training.build_model(cfg, training.build_data(cfg))
         training.build_data(composed(*command.split(), *entry.get("evaluate", "").split()))

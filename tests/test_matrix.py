@@ -1,5 +1,7 @@
 """Every model x data x corruption composes and takes a real step, or is refused in one line."""
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import Compose
@@ -28,12 +30,15 @@ def refused(model: str, data: str, corruption: str) -> bool:
     return nothing_to_denoise or nothing_to_restore or nothing_to_fill_in or nothing_to_colour
 
 
+def by_default(name: str, usual: bool) -> Any:
+    """A case that is tried by `make test` if it is usual, and else by `make test-slow`."""
+    return pytest.param(name, marks=[] if usual else [pytest.mark.slow])
+
+
 USUAL = ("mnist", "cifar10_gray")  # one channel, and gray with colour; the others by `make test-slow`
 
 
-@pytest.mark.parametrize(
-    "data", [pytest.param(name, marks=[] if name in USUAL else [pytest.mark.slow]) for name in DATA]
-)
+@pytest.mark.parametrize("data", [by_default(name, name in USUAL) for name in DATA])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_combination(model: str, data: str, composed: Compose) -> None:
     few = data in USUAL and model != "autoencoder"  # no model knows what corrupted an image
@@ -60,7 +65,10 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
         assert slope == 0 if perfect else slope > 0
 
 
-@pytest.mark.parametrize("network", sorted({*options("network")} - {"own", "unet"}))
+WITH_CODE = sorted({*options("network")} - {"own", "unet"})
+
+
+@pytest.mark.parametrize("network", [by_default(name, name == "mlp") for name in WITH_CODE])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_every_network_and_likelihood(network: str, likelihood: str, composed: Compose) -> None:
     code = "model.code_dim=16" if network == "resnet" else CODE  # which has 4 x 4 places
@@ -70,8 +78,11 @@ def test_every_network_and_likelihood(network: str, likelihood: str, composed: C
     assert training.build_model(cfg, module)(torch.rand(batch_shape)).shape == batch_shape
 
 
+FAMILIAR = ("autoencoder", "linear", "restoration", "colorization_classes", "vq_vae")
+
+
 @pytest.mark.parametrize("network", sorted({*options("network")} - {"own"}))
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [by_default(name, name in FAMILIAR) for name in MODELS])
 def test_networks_with_and_without_a_code(model: str, network: str, composed: Compose) -> None:
     """... go with models that have one or not; the wrong one is refused in one line that says what to do."""
     cfg = composed(f"model={model}", f"network={network}")

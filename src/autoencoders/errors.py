@@ -96,7 +96,6 @@ def redacted(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Any text as one line that can be shown: without secrets, and without what would steer a terminal."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours
     line = redacted(re.sub(r"\s*[\r\n\v\f\x85\u2028\u2029]\s*", " ", text.strip()))
     line = "".join(letter if letter.isprintable() else "�" for letter in line)
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
