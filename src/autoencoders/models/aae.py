@@ -11,7 +11,6 @@ from autoencoders.data.pairs import Batch
 from autoencoders.losses import reversed_gradient
 from autoencoders.models.base import BaseAutoencoder, Coded, with_rate_of_part
 from autoencoders.networks import MLP
-from autoencoders.randomness import Randomness
 
 
 class AAE(BaseAutoencoder):
@@ -25,6 +24,8 @@ class AAE(BaseAutoencoder):
         critic_lr: the critic's own learning rate, > 0.
         **base: as for `BaseAutoencoder`.
     """
+
+    normal_prior = True
 
     def __init__(
         self,
@@ -58,7 +59,3 @@ class AAE(BaseAutoencoder):
         """The critic's log odds (B,) that codes are of the prior."""
         odds: Tensor = self.critic(self.in_weights_type(code))
         return odds[:, 0].float()
-
-    def prior_codes(self, count: int, seed: int) -> Tensor:
-        """Of the prior N(0, 1)."""
-        return Randomness(seed, rows=count, device=self.device).normal(count, *self.code_shape)

@@ -89,9 +89,7 @@ class BaseModel(LightningModule):
     }
     evaluations: tuple[str, ...] = ()  # groups of an evaluation that only this model has
     affine: ClassVar[bool] = False  # whether the decoder is affine in the code
-    bounded: ClassVar[bool] = (
-        True  # whether the mean of a likelihood that would allow others is kept in [0, 1]
-    )
+    bounded: ClassVar[bool] = True  # whether a likelihood's mean is kept in [0, 1] where it could leave it
     any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
     couples_batch: bool = False  # whether a term depends on several images, through `gathered`
     code_shape: tuple[int, ...] = ()  # (D,), or (C, h, w) of a code with places; () if there is none
@@ -381,6 +379,7 @@ class BaseAutoencoder(BaseModel):
     """
 
     decodes_alone: bool = True  # whether images depend on their code alone, and not on x̃ beside it
+    normal_prior: ClassVar[bool] = False  # whether codes have the prior N(0, 1), to be sampled from
     features_per_code: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
 
     def __init__(
@@ -446,6 +445,12 @@ class BaseAutoencoder(BaseModel):
         """The loss of the reconstruction and the penalties; the monitors."""
         code, penalties, monitors = self.coded(batch)
         return Terms({"nll": self.reconstruction_loss(self.output(code), batch), **penalties}, monitors)
+
+    def prior_codes(self, count: int, seed: int) -> Tensor | None:
+        """Codes (count, *code_shape) drawn from the model's own prior; None where it has none."""
+        if not self.normal_prior:
+            return None
+        return Randomness(seed, rows=count, device=self.device).normal(count, *self.code_shape)
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Images (count, C, H, W) decoded from codes of the prior.

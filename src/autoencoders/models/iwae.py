@@ -14,7 +14,6 @@ from autoencoders.losses import (
     reparameterise,
 )
 from autoencoders.models.base import BaseAutoencoder, Terms
-from autoencoders.randomness import Randomness
 
 
 class IWAE(BaseAutoencoder):
@@ -31,6 +30,7 @@ class IWAE(BaseAutoencoder):
 
     evaluations = ("likelihood",)
     features_per_code = 2
+    normal_prior = True
 
     def __init__(
         self, samples: int = 5, gradient: str = "standard", likelihood: str = "bernoulli", **base: Any
@@ -68,7 +68,3 @@ class IWAE(BaseAutoencoder):
             code.register_hook(lambda slope: shares * slope)
         bound = log_weights.logsumexp(1) - math.log(self.samples)
         return Terms({"iwae": -bound}, {"kl": kl})
-
-    def prior_codes(self, count: int, seed: int) -> Tensor:
-        """Of the prior N(0, 1)."""
-        return Randomness(seed, rows=count, device=self.device).normal(count, *self.code_shape)

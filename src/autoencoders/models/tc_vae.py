@@ -13,7 +13,6 @@ from autoencoders.losses import (
     reparameterise,
 )
 from autoencoders.models.base import BaseAutoencoder, Coded
-from autoencoders.randomness import Randomness
 
 
 class TCVAE(BaseAutoencoder):
@@ -32,6 +31,7 @@ class TCVAE(BaseAutoencoder):
 
     evaluations = ("likelihood",)
     features_per_code = 2
+    normal_prior = True
     couples_batch = True
 
     def __init__(
@@ -68,7 +68,3 @@ class TCVAE(BaseAutoencoder):
         codes, means, log_variances = (self.gathered(part.flatten(1)) for part in (code, mean, log_variance))
         parts = kl_decomposition(codes, means, log_variances, self.images or len(codes))
         return Coded(code, parts, {"kl": kl_to_standard_normal(mean, log_variance)})
-
-    def prior_codes(self, count: int, seed: int) -> Tensor:
-        """Of the prior N(0, 1)."""
-        return Randomness(seed, rows=count, device=self.device).normal(count, *self.code_shape)

@@ -8,7 +8,6 @@ from autoencoders import checks
 from autoencoders.data.pairs import Batch
 from autoencoders.losses import diagonal_normal, kl_of_units, reparameterise
 from autoencoders.models.base import BaseAutoencoder, Coded
-from autoencoders.randomness import Randomness
 
 
 class VAE(BaseAutoencoder):
@@ -30,6 +29,7 @@ class VAE(BaseAutoencoder):
 
     evaluations = ("likelihood",)
     features_per_code = 2
+    normal_prior = True
 
     def __init__(
         self,
@@ -86,7 +86,3 @@ class VAE(BaseAutoencoder):
     def _grown(self, steps: int) -> float:
         """From 0 to 1 in so many steps."""
         return min(1.0, self.global_step / steps) if steps else 1.0
-
-    def prior_codes(self, count: int, seed: int) -> Tensor:
-        """Of the prior N(0, 1)."""
-        return Randomness(seed, rows=count, device=self.device).normal(count, *self.code_shape)

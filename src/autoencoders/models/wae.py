@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from autoencoders import checks
 from autoencoders.data.pairs import Batch
 from autoencoders.losses import KERNELS, maximum_mean_discrepancy
 from autoencoders.models.base import BaseAutoencoder, Coded
-from autoencoders.randomness import Randomness
 
 
 class WAE(BaseAutoencoder):
@@ -22,6 +19,7 @@ class WAE(BaseAutoencoder):
     """
 
     couples_batch = True
+    normal_prior = True
 
     def __init__(self, kernel: str = "imq", mmd_weight: float = 200.0, **base: Any) -> None:
         checks.choice("kernel", kernel, tuple(KERNELS))
@@ -36,7 +34,3 @@ class WAE(BaseAutoencoder):
         prior = batch.noise.normal(*code.shape)
         codes, drawn = (self.gathered(part).flatten(1) for part in (code, prior))
         return Coded(code, {"mmd": maximum_mean_discrepancy(codes, drawn, self.kernel)})
-
-    def prior_codes(self, count: int, seed: int) -> Tensor:
-        """Of the prior N(0, 1)."""
-        return Randomness(seed, rows=count, device=self.device).normal(count, *self.code_shape)
