@@ -556,6 +556,16 @@ def test_the_levels_of_a_sweep_are_a_few_numbers(made: Path, tmp_path: Path) -> 
     assert not (tmp_path / "levels.png").exists()
 
 
+def test_the_columns_of_a_sweep_are_names_of_scores(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "0")
+    text = "hydra: {callbacks: {summary: {columns: COLUMNS}}}"
+    for columns in ("[1]", "{a: b}", "{'a\\e[31m': [b, c]}", "null"):
+        (tmp_path / "multirun.yaml").write_text(text.replace("COLUMNS", columns))
+        sweeps.finish(tmp_path, trust=False)
+    (tmp_path / "multirun.yaml").write_text(text.replace("COLUMNS", "{a: [{b: c}]}"))
+    assert "must hold a list" in refused(lambda folder: sweeps.finish(folder, False), tmp_path)
+
+
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.system [touch {}]", "!!python/name:os.system", "!env X"]
 )

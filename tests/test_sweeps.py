@@ -360,6 +360,34 @@ def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Pa
     assert sweeps.read_sweep(tmp_path / "other")[0].status == "finished"
 
 
+def test_a_table_of_scores_is_ready_for_a_text(tmp_path: Path) -> None:
+    """The evaluations' columns that the sweep asks for, and the seeds as a mean and a deviation."""
+    for number, (model, seed) in enumerate([("vae", 0), ("vae", 2), ("linear", 0)]):
+        folder = tmp_path / str(number)
+        job(folder, [f"model={model}", f"seed={seed}"], mse=0.25 + seed)
+        (folder / "evaluation").mkdir()
+        probe, prior = {"linear_probe": 0.9 + seed / 100}, {"prior": {"frechet": 12.5}}
+        other = {"mixture": {"frechet": 7.0}}
+        content = {"features": {"model": probe}, "generation": prior if model == "vae" else other}
+        text = json.dumps({"reconstruction": {"PCA 2": {"mse": 0.5}}, **content})
+        (folder / "evaluation" / "metrics.json").write_text(text)
+    paths = "[generation/prior/frechet, generation/mixture/frechet]"
+    columns = f"{{probe: features/model/linear_probe, 'F|D': {paths}, none: a/b/c}}"
+    (tmp_path / "multirun.yaml").write_text(
+        f"objective: val/mse\nhydra: {{callbacks: {{summary: {{metric: '${{objective}}', reference: PCA mse, "
+        f"columns: {columns}}}}}}}"
+    )
+    sweeps.summarize(tmp_path)
+    assert [row["probe"] for row in table(tmp_path)] == ["0.9", "0.92", "0.9"]
+    assert [row["F|D"] for row in table(tmp_path)] == ["12.5", "12.5", "7.0"]
+    assert (tmp_path / "summary.md").read_text().splitlines() == [
+        "| model | runs | val/mse | PCA mse | probe | F/D |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| vae | 2 | 1.2 ± 1.4 | 0.5 | 0.910 ± 0.014 | 12.5 |",
+        "| linear | 1 | 0.25 | 0.5 | 0.9 | 7 |",
+    ]
+
+
 @pytest.mark.slow
 def test_the_noise_study_tests_every_model_at_every_level(data_root: Path, tmp_path: Path) -> None:
     arguments = ["sweeps=noise", "corruption.std=0.1,0.5", "hydra.launcher.max_parallel=2", *NO_WANDB]

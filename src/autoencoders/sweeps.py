@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, ClassVar
@@ -36,6 +36,7 @@ class Row:
     metrics: dict[str, float]
     error: str = ""
     code_dim: int | None = None
+    scores: dict[str, float] = field(default_factory=dict)  # of an evaluation, "<group>/<row>/<metric>"
 
 
 def read_job(folder: Path) -> Row:
@@ -46,7 +47,7 @@ def read_job(folder: Path) -> Row:
 
 
 def _read_job(folder: Path) -> Row:
-    saved, metrics = folder / ".hydra" / "overrides.yaml", dict[str, float]()
+    saved, metrics, scores = folder / ".hydra" / "overrides.yaml", dict[str, float](), dict[str, float]()
     overrides = untrusted.read_strings(saved, untrusted.read_yaml(saved)) if saved.is_file() else []
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
     status, error = "unfinished", ""
@@ -60,9 +61,10 @@ def _read_job(folder: Path) -> Row:
         metrics = untrusted.read_metrics(folder / "metrics.json")
     if (evaluated := folder / "evaluation" / "metrics.json").is_file():
         # "PCA 16" is the row "PCA" of a job whose code has 16 numbers.
-        for name, row in untrusted.read_reconstruction(evaluated).items():
-            if name != "model" and "mse" in row:
-                metrics[f"{name.rstrip(' 0123456789')} mse"] = row["mse"]
+        for (group, name, metric), value in untrusted.read_scores(evaluated).items():
+            scores[f"{group}/{name}/{metric}"] = value
+            if group == "reconstruction" and name != "model" and metric == "mse":
+                metrics[f"{name.rstrip(' 0123456789')} mse"] = value
     overrides_shown = {
         one_line(key): one_line(value) for key, _, value in pairs if not key.startswith(UNINTERESTING)
     }
@@ -71,7 +73,7 @@ def _read_job(folder: Path) -> Row:
         match untrusted.read_yaml(folder / "config.yaml"):
             case {"model": {"code_dim": str(size)}} if size.isdecimal():
                 code_dim = int(size)
-    return Row(folder.name, overrides_shown, status, metrics, error, code_dim)
+    return Row(folder.name, overrides_shown, status, metrics, error, code_dim, scores)
 
 
 def read_sweep(folder: Path) -> list[Row]:
@@ -94,9 +96,13 @@ def varying(rows: Sequence[Row]) -> list[str]:
 
 
 def summarize(folder: Path) -> list[Row]:
-    """Writes summary.csv, summary.png and summary.html into a sweep's folder, and prints the table."""
+    """Writes summary.csv, summary.md, summary.png and summary.html into a sweep's folder, and prints the
+    table."""
     rows = read_sweep(folder)
-    keys = varying(rows)
+    keys, (metric, reference, _) = varying(rows), settings(folder)
+    columns = columns_of(folder)
+    for row in rows:
+        row.metrics |= chosen(row.scores, columns)
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
     with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -107,8 +113,9 @@ def summarize(folder: Path) -> list[Row]:
                 [row.metrics.get(m, "") for m in metrics],
             )
             writer.writerow([row.name, *overrides, row.status, *values, row.error])
-    metric, reference, _ = settings(folder)
     shown = [m for m in dict.fromkeys((metric, *SHOWN, reference)) if m in metrics]
+    with atomic_write(folder / "summary.md") as temporary:
+        temporary.write_text(markdown(rows, [*shown, *(c for c in columns if c in metrics)]))
     cells = [["job", *keys, "status", *shown]]
     for row in rows:
         numbers = [f"{row.metrics[m]:.5g}" if m in row.metrics else "" for m in shown]
@@ -117,7 +124,7 @@ def summarize(folder: Path) -> list[Row]:
     print()
     for line in cells:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    print(f"\n  table  {folder / 'summary.csv'}")
+    print(f"\n  table  {folder / 'summary.csv'}, {folder / 'summary.md'}")
     if any(metric in row.metrics for row in rows):
         plot(rows, metric, reference, folder / "summary.png")
         print(f"  plot   {folder / 'summary.png'}")
@@ -144,6 +151,49 @@ def settings(folder: Path) -> tuple[str, str, tuple[str, list[float]] | None]:
             numbers = [number for text in texts if (number := _number(text)) is not None]
             levels = (key, numbers) if numbers else None
     return metric, reference, levels
+
+
+def columns_of(folder: Path) -> dict[str, list[str]]:
+    """The scores of an evaluation that a sweep's multirun.yaml wants in its tables: for each column, which
+    ones, "<group>/<row>/<metric>", of which a job has at most the first that it has."""
+    path = folder / "multirun.yaml"
+    match untrusted.read_yaml(path) if path.is_file() else None:
+        case {"hydra": {"callbacks": {"summary": {"columns": dict(columns)}}}}:
+            return {
+                one_line(name): untrusted.read_strings(path, some if isinstance(some, list) else [some])
+                for name, some in columns.items()
+            }
+    return {}
+
+
+def chosen(scores: Mapping[str, float], columns: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """The scores that go into each column, where there are any."""
+    found = {name: [scores[path] for path in paths if path in scores] for name, paths in columns.items()}
+    return {name: values[0] for name, values in found.items() if values}
+
+
+def markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """A table of the finished jobs, to be put into a text: those that differ in their seed alone are one
+    line, mean ± standard deviation."""
+    done = [row for row in rows if row.status == "finished"]
+    keys, groups = [key for key in varying(done) if key != "seed"], dict[tuple[str, ...], list[Row]]()
+    for row in done:
+        groups.setdefault(tuple(row.overrides.get(key, "") for key in keys), []).append(row)
+    lines = [[*keys, "runs", *metrics], ["---"] * (len(keys) + 1 + len(metrics))]
+    for place, of_group in groups.items():
+        values = [[row.metrics[m] for row in of_group if m in row.metrics] for m in metrics]
+        lines.append([*place, str(len(of_group)), *map(mean_and_deviation, values)])
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """As many digits as their spread leaves a meaning to."""
+    if not values:
+        return ""
+    if len(values) == 1 or not (spread := stdev(values)):
+        return f"{mean(values):.4g}"
+    digits = max(0, 1 - math.floor(math.log10(spread))) if math.isfinite(spread) else 3
+    return f"{mean(values):.{digits}f} ± {spread:.{digits}f}"
 
 
 def page(folder: Path, rows: Sequence[Row], metric: str, columns: Sequence[str]) -> None:
@@ -228,13 +278,21 @@ class Summary(Callback):
         metric: what is plotted, a key of the jobs' metrics.json.
         reference: another one, drawn beside it, such as "PCA mse" of jobs that are evaluated; or None.
         levels: a key that the sweep varies, and values of it to test each model at; or None.
+        columns: further columns of its tables, of jobs with evaluate=true: the name of each, and the score of
+            an evaluation, "<group>/<row>/<metric>", or several of which the first that there is counts.
     """
 
     started: ClassVar[Path | None] = None  # the folder of the sweep that this process runs
     made: ClassVar[Sequence[Path]] = ()  # the folders that there were none of before it
 
-    def __init__(self, metric: str, reference: str | None, levels: Mapping[str, Any] | None = None) -> None:
-        self.metric, self.reference, self.levels = metric, reference, levels
+    def __init__(
+        self,
+        metric: str,
+        reference: str | None,
+        levels: Mapping[str, Any] | None = None,
+        columns: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.metric, self.reference, self.levels, self.columns = metric, reference, levels, columns
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:

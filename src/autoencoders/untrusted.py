@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from autoencoders import upgrade
 from autoencoders.config import CONF, leaves, missing_keys
-from autoencoders.errors import UserError
+from autoencoders.errors import UserError, one_line
 from autoencoders.overrides import INTERPOLATION
 
 FOLDERS = ("checkpoints", "figures", "evaluation", "evaluation/figures", "wandb", "tensorboard", "mlflow")
@@ -291,12 +291,18 @@ def read_metrics(path: Path) -> dict[str, float]:
     return numbers(path, read_json(path))
 
 
-def read_reconstruction(path: Path) -> dict[str, dict[str, float]]:
-    """The rows of an evaluation's group "reconstruction": numbers by row and metric."""
-    rows = read_json(path).get("reconstruction")
-    if not isinstance(rows, dict):
+def read_scores(path: Path) -> dict[tuple[str, str, str], float]:
+    """The numbers of an evaluation, by group, row and metric."""
+    content = read_json(path)
+    if not isinstance(content.get("reconstruction"), dict):
         raise UserError(f"{path} does not hold an evaluation")
-    return {name: numbers(path, row) for name, row in rows.items()}
+    return {
+        (one_line(group), one_line(row), one_line(metric)): value
+        for group, rows in content.items()
+        if isinstance(rows, dict)
+        for row, metrics in rows.items()
+        for metric, value in numbers(path, metrics).items()
+    }
 
 
 def numbers(path: Path, metrics: Any) -> dict[str, float]:
@@ -320,7 +326,7 @@ def read_yaml(path: Path) -> Any:
 def read_strings(path: Path, content: Any) -> list[str]:
     """`content`, which comes from the file at `path`, if it is a list of strings."""
     if not isinstance(content, list) or not all(isinstance(string, str) for string in content):
-        raise UserError(f"{path} must hold a list of overrides")
+        raise UserError(f"{path} must hold a list of strings")
     return content
 
 

@@ -175,12 +175,12 @@ class Means:
 
 def reconstruction(subject: Subject) -> tuple[Scores, Tensor]:
     """Means over the test images of mse = Σ(r − x)²/pixels, mae = Σ|r − x|/pixels, psnr = −10 log₁₀ mse (dB)
-    and ssim (Wang et al. 2004), with the 5 %, 50 % and 95 % quantiles of the images' mse, and `code_bits`,
-    the size of a code: of float32 numbers, or of symbols log₂ of how many there are. Of the model; where it
-    has a code, of PCA with as many numbers, fitted on the same training images (randomized above 4,096
-    inputs); and of what needs no model. Where the images are corrupted, `gain_db` is the psnr above that of
-    the corrupted image, and filters, tuned on validation images, and the best linear map (above 4,096 inputs
-    of a window) stand beside the model.
+    and ssim (Wang et al. 2004), with the 5 %, 50 % and 95 % quantiles of the images' mse, how many numbers
+    the model learns, and `code_bits`, the size of a code: of float32 numbers, or of symbols log₂ of how many
+    there are. Of the model; where it has a code, of PCA with as many numbers, fitted on the same training
+    images (randomized above 4,096 inputs); and of what needs no model. Where the images are corrupted,
+    `gain_db` is the psnr above that of the corrupted image, and filters, tuned on validation images, and the
+    best linear map (above 4,096 inputs of a window) stand beside the model.
 
     Returns:
         The scores, and the model's squared error of each test image (N,).
@@ -213,6 +213,7 @@ def reconstruction(subject: Subject) -> tuple[Scores, Tensor]:
     scores = means.scores()
     spread = torch.quantile(torch.cat(errors), torch.tensor([0.05, 0.5, 0.95])).tolist()
     scores["model"] |= dict(zip(("mse_p05", "mse_median", "mse_p95"), spread, strict=True))
+    scores["model"]["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if model.has_code:
         scores["model"]["code_bits"] = model.code_bits
     return scores, torch.cat(errors)
