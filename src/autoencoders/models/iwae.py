@@ -3,20 +3,18 @@
 import math
 from typing import Any
 
-from torch import Tensor
-
 from autoencoders import checks
 from autoencoders.data.pairs import Batch
 from autoencoders.losses import (
-    diagonal_normal,
     kl_to_standard_normal,
     log_importance_weight,
     reparameterise,
 )
-from autoencoders.models.base import BaseAutoencoder, Terms
+from autoencoders.models.base import Terms
+from autoencoders.models.gaussian_posterior import GaussianPosterior
 
 
-class IWAE(BaseAutoencoder):
+class IWAE(GaussianPosterior):
     """Encoder and decoder of a variational autoencoder, trained on the bound log 1/k Σ w of log p(x), which
     grows with the number k of samples h of p_enc(h|x); w = p_dec(x|h) p(h) / p_enc(h|x) (Burda et al. 2016).
 
@@ -24,29 +22,14 @@ class IWAE(BaseAutoencoder):
         samples: k, 1..10,000; with 1 it is the ELBO. A step decodes k times as many codes.
         gradient: "standard", or "dreg", the doubly reparameterised one, of the same expectation but, with
             many samples, of less variance (Tucker et al. 2019, eq. 8).
-        likelihood: as for `BaseModel`.
-        **base: as for `BaseAutoencoder`.
+        **base: as for `GaussianPosterior`.
     """
 
-    evaluations = ("likelihood",)
-    features_per_code = 2
-    normal_prior = True
-
-    def __init__(
-        self, samples: int = 5, gradient: str = "standard", likelihood: str = "bernoulli", **base: Any
-    ) -> None:
+    def __init__(self, samples: int = 5, gradient: str = "standard", **base: Any) -> None:
         checks.integer("samples", samples, at_least=1, at_most=10_000)
         checks.choice("gradient", gradient, ("standard", "dreg"))
-        super().__init__(likelihood=likelihood, **base)
+        super().__init__(**base)
         self.samples, self.doubly = samples, gradient == "dreg"
-
-    def posterior(self, corrupted: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of p_enc(h|x), (B, *code_shape) each."""
-        return diagonal_normal(self.encoder(self.in_weights_type(corrupted)))
-
-    def encode(self, corrupted: Tensor) -> Tensor:
-        """The posterior's mean."""
-        return self.posterior(corrupted)[0]
 
     def terms(self, batch: Batch) -> Terms:
         """The negative of the bound, and the KL to the prior N(0, 1)."""

@@ -2,20 +2,18 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from autoencoders import checks
 from autoencoders.data.pairs import Batch
 from autoencoders.losses import (
-    diagonal_normal,
     kl_decomposition,
     kl_to_standard_normal,
     reparameterise,
 )
-from autoencoders.models.base import BaseAutoencoder, Coded
+from autoencoders.models.base import Coded
+from autoencoders.models.gaussian_posterior import GaussianPosterior
 
 
-class TCVAE(BaseAutoencoder):
+class TCVAE(GaussianPosterior):
     """A variational autoencoder that weighs the three parts of its KL one by one: β-TCVAE (Chen et al. 2018).
 
     The parts are estimated by weighted sampling from the global batch, whose sum over the data set needs to
@@ -25,13 +23,9 @@ class TCVAE(BaseAutoencoder):
         alpha: weighs `mutual_information`, between images and codes, 0..1e6.
         beta: weighs `total_correlation`, between the numbers of a code, likewise.
         gamma: weighs `dimension_wise_kl`, of each number alone to the prior, likewise.
-        likelihood: as for `BaseModel`.
-        **base: as for `BaseAutoencoder`.
+        **base: as for `GaussianPosterior`.
     """
 
-    evaluations = ("likelihood",)
-    features_per_code = 2
-    normal_prior = True
     couples_batch = True
 
     def __init__(
@@ -39,12 +33,11 @@ class TCVAE(BaseAutoencoder):
         alpha: float = 1.0,
         beta: float = 6.0,
         gamma: float = 1.0,
-        likelihood: str = "bernoulli",
         **base: Any,
     ) -> None:
         for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
             checks.number(name, weight, at_least=0, at_most=10**6)
-        super().__init__(likelihood=likelihood, **base)
+        super().__init__(**base)
         self.weights |= {"mutual_information": alpha, "total_correlation": beta, "dimension_wise_kl": gamma}
         self.images: int | None = None  # in the training set
 
@@ -52,14 +45,6 @@ class TCVAE(BaseAutoencoder):
         super().setup(stage)
         images = getattr(getattr(self.trainer, "datamodule", None), "train", None)
         self.images = None if images is None else len(images)
-
-    def posterior(self, corrupted: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of p_enc(h|x), (B, *code_shape) each."""
-        return diagonal_normal(self.encoder(self.in_weights_type(corrupted)))
-
-    def encode(self, corrupted: Tensor) -> Tensor:
-        """The posterior's mean."""
-        return self.posterior(corrupted)[0]
 
     def coded(self, batch: Batch) -> Coded:
         """A sample of the posterior, the parts of its KL to the prior N(0, 1), and that itself."""

@@ -6,11 +6,12 @@ from torch import Tensor
 
 from autoencoders import checks
 from autoencoders.data.pairs import Batch
-from autoencoders.losses import diagonal_normal, kl_of_units, reparameterise
-from autoencoders.models.base import BaseAutoencoder, Coded
+from autoencoders.losses import kl_of_units, reparameterise
+from autoencoders.models.base import Coded
+from autoencoders.models.gaussian_posterior import GaussianPosterior
 
 
-class VAE(BaseAutoencoder):
+class VAE(GaussianPosterior):
     """Stochastic encoder p_enc(h|x) = N(μ(x), σ²(x)) and decoder p_dec(x|h), trained on −ELBO
     (Kingma & Welling 2014).
 
@@ -23,13 +24,8 @@ class VAE(BaseAutoencoder):
         capacity: nats C, 0..1e6. Not the KL is penalised then but its distance |KL − C|, averaged over the
             batch, where β is the authors' γ (Burgess et al. 2018).
         capacity_steps: over which C grows from 0 to its value, 1..1e9.
-        likelihood: as for `BaseModel`.
-        **base: as for `BaseAutoencoder`.
+        **base: as for `GaussianPosterior`.
     """
-
-    evaluations = ("likelihood",)
-    features_per_code = 2
-    normal_prior = True
 
     def __init__(
         self,
@@ -38,7 +34,6 @@ class VAE(BaseAutoencoder):
         free_bits: float | None = None,
         capacity: float | None = None,
         capacity_steps: int = 10_000,
-        likelihood: str = "bernoulli",
         **base: Any,
     ) -> None:
         checks.number("beta", beta, at_least=0, at_most=10**6)
@@ -52,18 +47,10 @@ class VAE(BaseAutoencoder):
             raise ValueError(
                 f"capacity={capacity} and {other} both say how much of the KL is free: choose one of them"
             )
-        super().__init__(likelihood=likelihood, **base)
+        super().__init__(**base)
         self.beta, self.warmup_steps, self.free_bits = beta, warmup_steps, free_bits
         self.capacity, self.capacity_steps = capacity, capacity_steps
         self.couples_batch = free_bits is not None or capacity is not None
-
-    def posterior(self, corrupted: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of p_enc(h|x), (B, *code_shape) each."""
-        return diagonal_normal(self.encoder(self.in_weights_type(corrupted)))
-
-    def encode(self, corrupted: Tensor) -> Tensor:
-        """The posterior's mean."""
-        return self.posterior(corrupted)[0]
 
     def coded(self, batch: Batch) -> Coded:
         """A sample of the posterior, and its KL to the prior N(0, 1)."""
