@@ -1,12 +1,16 @@
 """The ledger of published results: its entries can be run, and its verdicts and table are right."""
 
 import json
+import subprocess
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Compose
 
-from autoencoders import config, ledger, training
+from autoencoders import config, ledger, measured, training
+from autoencoders.measured import Measurement
 
 
 @pytest.mark.parametrize("name", ledger.entries())
@@ -25,13 +29,43 @@ def test_every_entry_can_be_run(name: str, composed: Compose) -> None:
 
 def test_values_are_found_and_judged() -> None:
     entry: dict[str, Any] = {"value": "reconstruction/PCA 30/mse", "times": 784, "published": 13.87}
-    scores = {"reconstruction": {"PCA 30": {"mse": 0.02}}}
-    assert ledger.value_of(entry, scores) == pytest.approx(15.68)
+    measurement = Measurement({"reconstruction": {"PCA 30": {"mse": 0.02}}}, 1.0)
+    assert ledger.value_of(entry, measurement) == pytest.approx(15.68)
+    with pytest.raises(ValueError, match="has no reconstruction/PCA 16/mse"):
+        ledger.value_of({**entry, "title": "a", "value": "reconstruction/PCA 16/mse"}, measurement)
     lower = {**entry, "better": "lower", "tolerance": 0.01}
     assert ledger.reached(lower, 14.0) is True
     assert ledger.reached(lower, 14.1) is False
     assert ledger.reached({**entry, "better": "higher", "tolerance": 0}, 13.8) is False
     assert ledger.reached({**entry, "published": None}, 1.0) is None
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """... unless something else is asked for; and what fails does not stop the others."""
+    called: list[str] = []
+
+    def process(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        called.append(arguments[1])
+        if arguments[1] == "evaluate.py":
+            folder = Path(arguments[2].removeprefix("run=")) / "evaluation"
+            folder.mkdir(parents=True)
+            (folder / "groups.json").write_text('{"g": {"model": {"m": 2}}}')
+        return subprocess.CompletedProcess(arguments, int("model=bad" in arguments))
+
+    monkeypatch.setattr(measured.subprocess, "run", process)
+    for _ in range(2):
+        done = measured.measure("model=vae", "", ["g"], 0, tmp_path / "a")
+        assert (done.value("g/model/m"), done.value("g/model/n")) == (2.0, None)
+    assert called == ["train.py", "evaluate.py"]
+    measured.measure("model=vae", "x=1", ["g"], 0, tmp_path / "a")
+    assert len(called) == 4
+    todo = {
+        name: partial(measured.measure, f"model={name}", "", ["g"], 0, tmp_path / name)
+        for name in ("bad", "good")
+    }
+    results = dict(measured.side_by_side(todo, 1))
+    assert results["bad"] is None
+    assert results["good"] is not None
 
 
 MEASURED = {

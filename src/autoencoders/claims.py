@@ -9,25 +9,20 @@ docs/claims.json, from which the table of docs/models.md is written; runs that a
 
 import argparse
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from autoencoders.config import REPOSITORY, need_clone
 from autoencoders.errors import one_line_errors
 from autoencoders.files import replace_between, write_json
+from autoencoders.measured import measure, side_by_side
 
 MEASURED = REPOSITORY / "docs" / "claims.json"
 START, END = "<!-- claims: made by `python -m autoencoders.claims` -->", "<!-- end of claims -->"
@@ -46,41 +41,9 @@ def metrics_of(name: str, claims: Mapping[str, Any]) -> list[str]:
     return sorted({metric for metrics in used for metric in metrics})
 
 
-def measure(run: Mapping[str, Any], metrics: Sequence[str], seed: int, folder: Path) -> dict[str, float]:
-    """Trains and evaluates a run, whose output goes to `log.txt` in its folder.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    groups = sorted({metric.split("/")[0] for metric in metrics})
-    trains = [
-        "train.py",
-        *run["command"].split(),
-        f"seed={seed}",
-        f"hydra.run.dir={folder / 'run'}",
-        "logger=csv",
-    ]
-    scores = [
-        "evaluate.py",
-        f"run={folder / 'run'}",
-        *run.get("evaluate", "").split(),
-        f"groups={','.join(groups)}",
-    ]
-    start = time.perf_counter()
-    with (folder / "log.txt").open("w") as log:
-        for arguments in (trains, scores):
-            done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, stdout=log, stderr=log)
-            if done.returncode:
-                raise RuntimeError(f"{folder / 'log.txt'}: python {' '.join(arguments)} failed")
-    found = json.loads((folder / "run" / "evaluation" / "groups.json").read_text())
-    kept = {"seconds": time.perf_counter() - start}
-    for metric in metrics:
-        group, row, name = metric.split("/")
-        if name in found.get(group, {}).get(row, {}):
-            kept[metric] = float(found[group][row][name])
-    return kept
+def groups_of(metrics: Sequence[str]) -> list[str]:
+    """The groups of an evaluation that they are in."""
+    return sorted({metric.split("/")[0] for metric in metrics})
 
 
 def slug(name: str, seed: int) -> str:
@@ -155,29 +118,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.claims) - set(claims):
         parser.error(f"no claim {', '.join(sorted(unknown))}: there are {', '.join(claims)}")
-    if chosen.jobs > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
     some = {name: claims[name] for name in chosen.claims or claims}
     names = dict.fromkeys(name for claim in some.values() for name in claim["runs"])
-    measured, failed = known(), list[str]()
-    todo = [(n, seed) for seed in chosen.seeds for n in names if str(seed) not in measured.get(n, {})]
-    with ThreadPoolExecutor(chosen.jobs) as pool:
-        started = {
-            pool.submit(measure, runs[n], metrics_of(n, claims), seed, chosen.out / slug(n, seed)): (
-                n,
-                seed,
-            )
-            for n, seed in todo
-        }
-        for done in tqdm(as_completed(started), total=len(started), desc="runs", disable=None):
-            name, seed = started[done]
-            try:
-                measured.setdefault(name, {})[str(seed)] = done.result()
-            except RuntimeError as error:
-                failed.append(str(error))
-                print(error, flush=True)
-                continue
-            write_json(MEASURED, measured)
+    measured, failed = known(), False
+    todo = {
+        (name, seed): partial(
+            measure,
+            runs[name]["command"],
+            runs[name].get("evaluate", ""),
+            groups_of(metrics_of(name, claims)),
+            seed,
+            chosen.out / slug(name, seed),
+        )
+        for seed in chosen.seeds
+        for name in names
+        if str(seed) not in measured.get(name, {})
+    }
+    for (name, seed), result in side_by_side(todo, chosen.jobs):
+        if result is None:
+            failed = True
+            continue
+        values = {metric: result.value(metric) for metric in metrics_of(name, claims)}
+        found = {metric: value for metric, value in values.items() if value is not None}
+        measured = known()  # read now: another process may have added its own
+        measured.setdefault(name, {})[str(seed)] = {"seconds": result.seconds, **found}
+        write_json(MEASURED, measured)
     replace_between(REPOSITORY / "docs" / "models.md", START, END, table(claims, measured))
     print(table(some, measured))
     if failed:

@@ -1,18 +1,16 @@
 """Published results beside ours: `ledger.yaml` has what was published, and the command that measures ours.
 
-python -m autoencoders.ledger [entry ...] [--quick] [--seeds 0 1 2]: each run is `python train.py ...` in a
-process of its own, timed from start to end, and an evaluation. What was measured is kept in
-docs/ledger.json, from which the tables of docs/results.md and the README are written. (--seeds without a
-number only writes them.)
+python -m autoencoders.ledger [entry ...] [--quick] [--seeds 0 1 2] [--jobs 1] [--out <folder>]: each run is
+`python train.py ...` in a process of its own, timed from start to end, and an evaluation. What was measured
+is kept in docs/ledger.json, from which the tables of docs/results.md and the README are written. (--seeds
+without a number only writes them.) Runs that are finished in the folder, runs/ledger, are not done again, so
+one may interrupt it; remove the folder to measure anew.
 """
 
 import argparse
 import json
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -22,6 +20,7 @@ import yaml
 from autoencoders.config import REPOSITORY, need_clone
 from autoencoders.errors import one_line_errors
 from autoencoders.files import replace_between, write_json
+from autoencoders.measured import Measurement, measure, side_by_side
 
 MEASURED = REPOSITORY / "docs" / "ledger.json"
 START, END = "<!-- ledger: made by `make reproduce` -->", "<!-- end of ledger -->"
@@ -40,23 +39,12 @@ def runs_of(entry: Mapping[str, Any]) -> tuple[list[str], str]:
     return commands, entry.get("evaluate", "")
 
 
-def measure(command: str, evaluate: str, seed: int, folder: Path) -> tuple[dict[str, Any], float]:
-    """The scores of one run, and the seconds that its training took as a process."""
-    shutil.rmtree(folder, ignore_errors=True)
-    arguments = ["train.py", *command.split(), f"seed={seed}", f"hydra.run.dir={folder}"]
-    print("python", *arguments, flush=True)
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, check=True)
-    seconds = time.perf_counter() - start
-    scorer = [sys.executable, "evaluate.py", f"run={folder}", *evaluate.split()]
-    subprocess.run(scorer, cwd=REPOSITORY, check=True)
-    scores: dict[str, Any] = json.loads((folder / "evaluation" / "metrics.json").read_text())
-    return scores, seconds
-
-
-def value_of(entry: Mapping[str, Any], scores: Mapping[str, Any]) -> float:
-    group, row, metric = entry["value"].split("/")
-    return float(scores[group][row][metric]) * entry["times"]
+def value_of(entry: Mapping[str, Any], measurement: Measurement) -> float:
+    """Raises ValueError where there is none."""
+    value = measurement.value(entry["value"])
+    if value is None:
+        raise ValueError(f"{entry['title']}: the evaluation has no {entry['value']}")
+    return value * entry["times"]
 
 
 def reached(entry: Mapping[str, Any], ours: float) -> bool | None:
@@ -126,6 +114,20 @@ def _seconds(results: Mapping[str, Mapping[str, float]]) -> str:
     return f"{min(result['seconds'] for result in results.values()):.0f} s"  # other work only adds
 
 
+def answered(ledger: Mapping[str, Mapping[str, Any]], first: str) -> list[str]:
+    """The entries that are answered by the same run as this one."""
+    return [name for name, entry in ledger.items() if runs_of(entry) == runs_of(ledger[first])]
+
+
+def measure_entry(
+    ledger: Mapping[str, Mapping[str, Any]], first: str, seed: int, folder: Path
+) -> list[Measurement]:
+    """Its runs, one after the other."""
+    groups = sorted({ledger[name]["value"].split("/")[0] for name in answered(ledger, first)})
+    commands, evaluate = runs_of(ledger[first])
+    return [measure(command, evaluate, groups, seed, folder / str(i)) for i, command in enumerate(commands)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     need_clone("reproducing published results")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -133,30 +135,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("entries", nargs="*", help=", ".join(ledger), metavar="entry")
     parser.add_argument("--quick", action="store_true", help="only the entries marked quick")
     parser.add_argument("--seeds", type=int, nargs="*", default=(0, 1, 2))
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which falsifies their times")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "ledger", help="folder of the runs")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.entries) - set(ledger):
         parser.error(f"no entry {', '.join(sorted(unknown))}: there are {', '.join(ledger)}")
     names = [n for n in chosen.entries or ledger if ledger[n]["quick"] or not chosen.quick]
-    for first in names:
-        if any(runs_of(ledger[first]) == runs_of(ledger[name]) for name in names[: names.index(first)]):
-            continue  # one run may answer several entries
-        commands, evaluate = runs_of(ledger[first])
-        for seed in chosen.seeds:
-            folders = [
-                REPOSITORY / "runs" / "ledger" / f"{first}-{seed}" / str(i) for i in range(len(commands))
-            ]
-            done = [measure(c, evaluate, seed, f) for c, f in zip(commands, folders, strict=True)]
-            measured = _known()  # read now: another process may have added its own
-            for name, entry in ledger.items():
-                if runs_of(entry) == (commands, evaluate):
-                    value = mean(value_of(entry, scores) for scores, _ in done)
-                    result = {"value": value, "seconds": sum(seconds for _, seconds in done)}
-                    measured.setdefault(name, {})[str(seed)] = result
-            write_json(MEASURED, measured)
+    firsts = [
+        name
+        for i, name in enumerate(names)
+        if not any(runs_of(ledger[name]) == runs_of(ledger[other]) for other in names[:i])
+    ]  # one run may answer several entries
+    todo = {
+        (first, seed): partial(measure_entry, ledger, first, seed, chosen.out / f"{first}-{seed}")
+        for seed in chosen.seeds
+        for first in firsts
+    }
+    failed = False
+    for (first, seed), results in side_by_side(todo, chosen.jobs):
+        if results is None:
+            failed = True
+            continue
+        measured = _known()  # read now: another process may have added its own
+        for name in answered(ledger, first):
+            value = mean(value_of(ledger[name], result) for result in results)
+            seconds = sum(result.seconds for result in results)
+            measured.setdefault(name, {})[str(seed)] = {"value": value, "seconds": seconds}
+        write_json(MEASURED, measured)
     measured = _known()
     replace_between(REPOSITORY / "docs" / "results.md", START, END, table(measured))
     replace_between(REPOSITORY / "README.md", START, END, short_table(measured))
     print(f"\n{table(measured)}")
+    if failed:
+        raise SystemExit(1)
 
 
 def _known() -> Measured:

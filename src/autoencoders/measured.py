@@ -1,0 +1,86 @@
+"""Trainings and their evaluations, in processes of their own: what the tables of `ledger` and `claims` are
+made of."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tqdm import tqdm
+
+from autoencoders.config import REPOSITORY
+from autoencoders.files import write_json
+
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
+
+
+class Measurement(NamedTuple):
+    """What came out of a run."""
+
+    scores: dict[str, Any]  # {"<group>": {"<row>": {"<metric>": value}}}
+    seconds: float  # of the training, as a process
+
+    def value(self, metric: str) -> float | None:
+        """That of "<group>/<row>/<metric>"; None if there is none."""
+        group, row, name = metric.split("/")
+        value = self.scores.get(group, {}).get(row, {}).get(name)
+        return None if value is None else float(value)
+
+
+def measure(command: str, evaluate: str, groups: Sequence[str], seed: int, folder: Path) -> Measurement:
+    """Trains and evaluates. The output goes to `log.txt` in the folder, and what came out to `measured.json`:
+    if the same was measured there before, it is not done again.
+
+    Args:
+        command: overrides of train.py.
+        evaluate: overrides of evaluate.py.
+        groups: of an evaluation, which are wanted.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    asked, kept = {"command": command, "evaluate": evaluate, "groups": [*groups]}, folder / "measured.json"
+    if kept.is_file():
+        known = json.loads(kept.read_text())
+        if {name: known.get(name) for name in asked} == asked:
+            return Measurement(known["scores"], known["seconds"])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    run = folder / "run"
+    with (folder / "log.txt").open("w") as log:
+
+        def process(*arguments: str) -> float:
+            """Its seconds."""
+            start = time.perf_counter()
+            done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, stdout=log, stderr=log)
+            if done.returncode:
+                raise RuntimeError(f"{folder / 'log.txt'}: python {' '.join(arguments)} failed")
+            return time.perf_counter() - start
+
+        trained = ("train.py", *command.split(), f"seed={seed}", f"hydra.run.dir={run}", "logger=csv")
+        seconds = process(*trained)
+        process("evaluate.py", f"run={run}", *evaluate.split(), f"groups={','.join(groups)}")
+    scores = json.loads((run / "evaluation" / "groups.json").read_text())
+    write_json(kept, {**asked, "seconds": seconds, "scores": scores})
+    return Measurement(scores, seconds)
+
+
+def side_by_side(todo: Mapping[Key, Callable[[], Result]], jobs: int) -> Iterator[tuple[Key, Result | None]]:
+    """What was measured, as soon as it is there, so many at a time; None of what failed, which is said."""
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ThreadPoolExecutor(jobs) as pool:
+        started = {pool.submit(run): key for key, run in todo.items()}
+        for done in tqdm(as_completed(started), total=len(started), desc="runs", disable=None):
+            try:
+                yield started[done], done.result()
+            except RuntimeError as error:
+                print(error, flush=True)
+                yield started[done], None
