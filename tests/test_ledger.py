@@ -52,7 +52,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
             (folder / "groups.json").write_text('{"g": {"model": {"m": 2}}}')
         return subprocess.CompletedProcess(arguments, int("model=bad" in arguments))
 
-    monkeypatch.setattr(measured.subprocess, "run", process)
+    monkeypatch.setattr(subprocess, "run", process)
     for _ in range(2):
         done = measured.measure("model=vae", "", ["g"], 0, tmp_path / "a")
         assert (done.value("g/model/m"), done.value("g/model/n")) == (2.0, None)
