@@ -1,9 +1,11 @@
 """What happens beside training: the lecture's pictures of fixed validation images, and the progress."""
 
+import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
@@ -13,6 +15,8 @@ from autoencoders import figures
 from autoencoders.data import ImageDataModule
 from autoencoders.loggers import RunLogger
 from autoencoders.models import BaseModel
+
+WARMING_UP, MEASURED_S = 10, 5.0  # steps, and then seconds, after which the length of a training is told
 
 
 class Pictures(Callback):
@@ -74,16 +78,30 @@ def progress(callbacks: Sequence[Callback], bar: bool | None = None) -> list[Cal
 
 
 class EpochLines(Callback):
-    """Prints "epoch 3/9   val/mse 0.01642   14.2 s" at every validation: the seconds since the one before.
+    """Prints "epoch 3/9   val/mse 0.01642   14.2 s" at every validation: the seconds since the one before;
+    and once, from the first steps, how long the training will take.
 
     Where epochs are not what the run is measured by, in validations within or across them or by a limit of
     steps, it prints "step 300/1200" instead.
     """
 
     start: float
+    warm: float | None = None  # when its first steps, which are slower, were done; None before and after
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = time.perf_counter()
+        self.start, self.first_step = time.perf_counter(), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        steps, now = trainer.global_step - self.first_step - WARMING_UP, time.perf_counter()
+        if not steps:
+            self.warm = now
+        elif self.warm is not None and now - self.warm >= MEASURED_S:
+            left = (trainer.estimated_stepping_batches - trainer.global_step) * (now - self.warm) / steps
+            self.warm = None
+            if math.isfinite(left) and trainer.is_global_zero:
+                print(f"about {duration(left)} left", flush=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not trainer.is_global_zero:
@@ -92,6 +110,13 @@ class EpochLines(Callback):
         score = "" if mse is None else f"val/mse {mse:.5f} "
         print(f"{place(trainer):14} {score}{now - self.start:8.1f} s", flush=True)
         self.start = now
+
+
+def duration(seconds: float) -> str:
+    """In words: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def place(trainer: Trainer) -> str:

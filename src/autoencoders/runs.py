@@ -198,11 +198,16 @@ def to_paste(*words: object) -> str:
 
 
 def resume_command(folder: Path) -> str:
-    """What resumes a run or a sweep of the user's own, with trust=true where it uses other classes than the
-    project's."""
+    """What resumes a run or a sweep of the user's own."""
+    return command_for(folder, "train.py", "resume")
+
+
+def command_for(folder: Path, script: str, key: str) -> str:
+    """`python <script> <key>=<folder>` for a run or a sweep of the user's own, with trust=true where it uses
+    other classes than the project's."""
     configs = [folder / CONFIG, *folder.glob(f"*/{CONFIG}")]
     trust = any(untrusted.needs_trust(path) for path in configs if path.is_file())
-    words = ["python", script_path("train.py"), f"resume={folder}"]
+    words = ["python", script_path(script), f"{key}={folder}"]
     return to_paste(*words, *(["trust=true"] if trust else []))
 
 

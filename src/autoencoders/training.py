@@ -41,6 +41,7 @@ from autoencoders.files import atomic_write, clear_unfinished, write_json
 from autoencoders.loggers import CheckpointLogger, RunLogger, build_loggers
 from autoencoders.models import BaseModel
 from autoencoders.processes import Interrupted, Interruption, Ranks
+from autoencoders.terminal import Introduction, report
 
 PROFILERS = {
     name: f"lightning.pytorch.profilers.{kind}Profiler"
@@ -97,6 +98,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
             checkpoints.ValidateAtEnd(),
             pictures,
             Record(cfg, folder, overrides),
+            Introduction(folder),
             *averaging,
         ],
     )
@@ -160,7 +162,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
                     config = shareable(cfg)
                     about = {"best": (best.path, metrics), "last": (last.path, at_the_end)}
                     logger.log_checkpoints({n: (p, {**m, "config": config}) for n, (p, m) in about.items()})
-            report(folder, metrics, loggers)
+            report(folder, metrics, loggers, evaluated=cfg.evaluate)
         failed = False
     except Exception as error:
         if resumed and last.saved_at is None and not isinstance(error, UserError):
@@ -445,21 +447,6 @@ def describe(model: LightningModule, folder: Path, loggers: Sequence[RunLogger])
         temporary.write_text(text + "\n")
     for logger in loggers:
         logger.log_document("model", text)
-
-
-def report(folder: Path, metrics: dict[str, float], loggers: Sequence[RunLogger]) -> None:
-    """Says what came out and where it is."""
-    print()
-    for name, value in metrics.items():
-        print(f"  {name:14} {value:.5g}")
-    print(f"\n  figures  {folder / 'figures'}")
-    print(f"  metrics  {folder / 'metrics.json'}, {folder / 'metrics.csv'}")
-    for profile in sorted(folder.glob("*profile*.txt")):
-        print(f"  profile  {profile}")
-        if profile.name.startswith("fit"):
-            print("\n".join(["", *map(str.rstrip, profile.read_text().splitlines()[:30]), "  ...", ""]))
-    for logger in loggers:
-        print(f"  {logger.where()}")
 
 
 def quiet() -> None:
