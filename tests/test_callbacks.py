@@ -1,6 +1,7 @@
 """The callbacks of conf/callbacks and our own, in trainings on the tiny data."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from autoencoders import training
+from autoencoders import callbacks, training
 from autoencoders.callbacks import EpochLines, Pictures, progress
 from autoencoders.film import Film
 from autoencoders.models import Autoencoder
@@ -83,6 +84,35 @@ def test_a_progress_bar_of_the_users_is_the_only_one(
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert [type(callback) for callback in progress([])] == [TQDMProgressBar]
+
+
+def test_a_training_says_what_it_is_about_to_do_and_what_comes_next(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "WARMING_UP", 2)
+    monkeypatch.setattr(callbacks, "MEASURED_S", 0.0)
+    folder = tmp_path / "a run"
+    chosen = ("model=denoising", "corruption=masking", "model.code_dim=2", "trainer.max_epochs=1")
+    training.train(composed(*SMALL, *chosen), folder)
+    out = capsys.readouterr().out
+    data, model, steps, where, _, left, epoch, *_ = out.splitlines()
+    size = "1 x 28 x 28, corrupted by Masking(fraction=0.5, fill=0.0)"
+    assert re.fullmatch(
+        rf"  data     \w+, \d+ images to train on and \d+ to validate, {re.escape(size)}", data
+    )
+    assert re.fullmatch(
+        r"  model    DenoisingAutoencoder: [\d,]+ parameters, a code of 2 numbers for 784", model
+    )
+    assert steps.startswith("  training 5 steps, on cpu, ")
+    assert where == f"  folder   {folder}"
+    assert left == "about 0 s left"  # is said once
+    assert epoch.startswith("epoch 1/1")
+    assert re.search(rf"next     python \S*evaluate.py 'run={folder}'", out)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(40, "40 s"), (720, "12 min"), (12600, "3.5 h")])
+def test_durations_are_said_in_words(seconds: float, said: str) -> None:
+    assert callbacks.duration(seconds) == said
 
 
 @pytest.mark.parametrize(
