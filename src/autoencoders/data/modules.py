@@ -71,8 +71,8 @@ class ImageDataModule(LightningDataModule):
             2019). Validation and test keep the image. Where that is what is noisy, without any corruption,
             "noise2void" validates at blind spots too: there its error is that of the clean image, which
             nobody has, plus the variance of the noise.
-        blind_spots: the fraction of the pixels that "noise2void" hides, > 0 and ≤ 0.5. Fewer are nearer to whole images, and
-            take longer to learn from: the authors hide 0.016.
+        blind_spots: the fraction of the pixels that "noise2void" hides, > 0 and ≤ 0.5. Fewer are
+            nearer to whole images, and take longer to learn from.
         corruption: C(x̃|x), any callable (clean, randomness) → corrupted; None: x̃ = x.
         seed: of the batches' order and of all that is drawn in training, 0 to 2³² − 1.
         only: the labels of the classes to train and validate on; None: all. Test images are of all classes.
