@@ -85,6 +85,7 @@ class ImageDataModule(LightningDataModule):
     image_shape: ClassVar[Shape]
     classes: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[sources.Source | None] = None  # of the data sets that this project fetches
+    measured: bool = False  # whether there are corrupted images that no corruption made
 
     def __init__(
         self,
@@ -149,8 +150,6 @@ class ImageDataModule(LightningDataModule):
         if supervision != "clean":
             self._check_supervision()
 
-    measured: bool = False  # whether there are corrupted images that no corruption made
-
     def _check_supervision(self) -> None:
         """Raises ValueError for images that don't go with a supervision without clean ones."""
         said, uncorrupted = f"supervision={self.supervision}", isinstance(self.corruption, Identity)
@@ -167,7 +166,8 @@ class ImageDataModule(LightningDataModule):
         elif uncorrupted:
             raise ValueError(
                 f"{said} corrupts each image twice, and corruption=none does not: choose a corruption, such "
-                "as corruption=gaussian, or supervision=noise2void for images that are noisy themselves"
+                "as corruption=gaussian, supervision=noise2void for images that are noisy themselves, or "
+                "supervision=clean to evaluate without noise"
             )
         elif self.corrupt_once:
             raise ValueError(f"{said} corrupts each image twice at every step: leave out corrupt_once=True")

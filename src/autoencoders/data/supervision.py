@@ -28,7 +28,7 @@ BIASED = (Blur, Grayscale, Masking, Patches, SaltPepper, Speckle)
 def with_blind_spots(noisy: Tensor, fraction: float, randomness: Randomness) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) in which a random fraction of the pixels are each replaced by another one of the
     window around it, and what each pixel counts then, (B, 1, H, W): 0, or at blind spots 1 / fraction, on
-    average 1 (Krull et al. 2019, §3.4).
+    average 1 (Krull et al. 2019).
 
     At the edge the window is moved into the image, so that every pixel has as many others to be replaced by.
     """

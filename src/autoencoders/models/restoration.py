@@ -83,7 +83,8 @@ class Restoration(BaseModel):
         if is_unchanged(data) and self.input_shape == self.target_shape:
             raise ValueError(
                 "corruption=none leaves model=restoration nothing to restore: choose a corruption, such as "
-                "corruption=gaussian, or data=cifar10_gray"
+                "corruption=gaussian, or data=cifar10_gray, or data.supervision=noise2void for images that "
+                "are noisy themselves"
             )
         if self.keep_known:
             check_known(data)
