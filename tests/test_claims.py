@@ -35,6 +35,8 @@ def test_claims_are_of_runs_and_say_what_would_hold() -> None:
         ("falls", [[3.0], [2.0], [1.0]], "holds"),
         ("is at least 0.97", [[0.5], [0.98]], "holds"),
         ("is at least 0.97", [[0.98], [0.5]], "does not hold"),
+        ("within 3 %", [[1.0, 1.1], [9.0], [1.0, 1.15]], "holds"),
+        ("within 3 %", [[1.0], [0.96]], "does not hold"),
         ("shown", [[1.0]], ""),
         ("rises", [[1.0], []], ""),
     ],

@@ -53,6 +53,7 @@ def assert_same(folder: Path, other: Path, what: object = "") -> None:
 
 
 LONG = [pytest.mark.slow]
+NOISE2NOISE = "data.supervision=noise2noise corruption=gaussian corruption.mean=0 corruption.clip=false"
 ACROSS = "trainer.max_steps=12 trainer.check_val_every_n_epoch=null trainer.val_check_interval=3"
 
 
@@ -69,6 +70,8 @@ ACROSS = "trainer.max_steps=12 trainer.check_val_every_n_epoch=null trainer.val_
         pytest.param("trainer.max_epochs=3 trainer.limit_train_batches=3", 1, id="limited", marks=LONG),
         pytest.param("trainer.max_epochs=2 trainer.gradient_clip_val=1", 1, id="clipped", marks=LONG),
         pytest.param("trainer.max_epochs=4 +trainer.accumulate_grad_batches=2", 1, id="added", marks=LONG),
+        pytest.param("trainer.max_epochs=2 data.supervision=noise2void", 1, id="noise2void", marks=LONG),
+        pytest.param(f"trainer.max_epochs=2 {NOISE2NOISE}", 1, id="noise2noise", marks=LONG),
     ],
 )
 def test_every_checkpoint_leads_to_the_same_end(

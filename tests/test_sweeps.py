@@ -56,6 +56,26 @@ def test_two_processes_train_every_model_as_one(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("model=denoising", "network=mlp", "data.supervision=noise2noise", "corruption.mean=0"),
+        (*smaller("restoration"), "data.supervision=noise2void", "corruption=none"),
+    ],
+    ids=["noise2noise", "noise2void"],
+)
+def test_two_processes_train_as_one_without_clean_images(
+    options: tuple[str, ...], data_root: Path, tmp_path: Path
+) -> None:
+    for devices in ("1", "2"):
+        folder = tmp_path / devices
+        train(data_root, folder, *options, "data.validation_size=17", f"trainer.devices={devices}", *NO_WANDB)
+    for metric in ("train/loss", "val/mse", "test/mse"):
+        one, two = (column(tmp_path / devices, metric) for devices in ("1", "2"))
+        assert two == pytest.approx(one, rel=1e-5), metric
+
+
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_its_folder(data_root: Path, tmp_path: Path) -> None:
     """... also on two devices, and a bad override leaves it as it was."""
     folder = tmp_path / "a run's folder"

@@ -72,12 +72,15 @@ def table(claims: Mapping[str, Any], measured: Mapping[str, Mapping[str, Mapping
 def verdict(wanted: str, values: Sequence[Sequence[float]]) -> str:
     """Whether the means rise or fall from run to run as claimed ("rises", "falls"), the first being the plain
     rival, and by more than the seeds' standard deviation; "is at least 0.97": whether the last one's mean is;
-    "shown": nothing is claimed."""
+    "within 3 %": whether it is so near to the first's; "shown": nothing is claimed."""
     means = [mean(some) for some in values if some]
     pairs = list(pairwise(means))
     kind, _, bound = wanted.partition(" at least ")
+    percent = re.fullmatch(r"within ([\d.]+) %", wanted)
     if wanted == "shown" or len(means) < len(values):
         return ""
+    if percent:
+        return "holds" if abs(means[-1] / means[0] - 1) <= float(percent[1]) / 100 else "does not hold"
     if bound:
         holds = means[-1] >= float(bound)
     elif kind == "rises":
@@ -85,7 +88,9 @@ def verdict(wanted: str, values: Sequence[Sequence[float]]) -> str:
     elif kind == "falls":
         holds = all(a > b for a, b in pairs)
     else:
-        raise ValueError(f"{wanted!r} must be rises, falls, shown, or is at least <number>")
+        raise ValueError(
+            f"{wanted!r} must be rises, falls, within <number> %, shown, or is at least <number>"
+        )
     spread = max(stdev(some) if len(some) > 1 else 0.0 for some in values)
     if holds and not bound and min(abs(a - b) for a, b in pairs) < spread:
         return "within the spread"

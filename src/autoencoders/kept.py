@@ -16,7 +16,11 @@ def with_known(corrupted: Tensor, restored: Tensor) -> Tensor:
 
 
 def check_known(data: Any) -> None:
-    """Raises ValueError for data of which hidden pixels can't be told from others."""
+    """Raises ValueError for data of which hidden pixels can't be told from others, or are the target."""
+    if (supervision := getattr(data, "supervision", "clean")) != "clean":
+        raise ValueError(
+            f"model.keep_known=true needs clean images, and data.supervision={supervision} has none"
+        )
     corruption = getattr(data, "corruption", None)
     if not isinstance(corruption, Masking | Patches):
         raise ValueError(

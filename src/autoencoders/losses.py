@@ -138,9 +138,11 @@ def squared_jacobian(f: Map, x: Tensor, direction: Tensor | None = None) -> tupl
     return value, rows.float().square().flatten(2).sum((0, 2))
 
 
-def with_slope(x: Tensor, slope: Tensor) -> Tensor:
+def with_slope(x: Tensor, slope: Tensor | tuple[()]) -> Tensor:
     """x, but what is learnt of it is multiplied by `slope`: where a loss is a sum over the numbers of x, this
-    is the gradient of their weighted sum."""
+    is the gradient of their weighted sum. (): x itself."""
+    if not isinstance(slope, Tensor):
+        return x
     return slope * x + ((1 - slope) * x).detach()
 
 

@@ -14,9 +14,10 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from autoencoders.colours import luma
 
 
-def squared_error(reconstruction: Tensor, clean: Tensor) -> Tensor:
-    """The mean over pixels (and channels) of the squared error."""
-    return (reconstruction - clean).square().flatten(1).mean(1)
+def squared_error(reconstruction: Tensor, clean: Tensor, weights: Tensor | tuple[()] = ()) -> Tensor:
+    """The mean over pixels (and channels) of the squared error, times what each pixel counts (B, 1, H, W)."""
+    squared = (reconstruction - clean).square()
+    return (weights * squared if isinstance(weights, Tensor) else squared).flatten(1).mean(1)
 
 
 def psnr(reconstruction: Tensor, clean: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ class Stream(IntEnum):
     LABELLED = 7  # the fixed corruption of the training images that probes of the code are fitted to
     BITS = 8  # binarised pixels
     CROPS = 9  # where a patch is cut out of its picture
+    TARGET = 10  # the second corruption of a training image, which is its target
+    BLIND_SPOTS = 11  # which pixels are replaced, and by which
 
 
 class Randomness:

@@ -16,6 +16,7 @@ from autoencoders import checks
 from autoencoders.corruption import Corruption, Gaussian, Identity
 from autoencoders.data import sources
 from autoencoders.data.pairs import Batch, GlobalBatches, Images, RawBatch, corrupt, corrupt_once, to_float
+from autoencoders.data.supervision import SUPERVISIONS, warn_of_bias, with_blind_spots
 from autoencoders.errors import UserError
 from autoencoders.randomness import Randomness, Stream
 
@@ -64,6 +65,14 @@ class ImageDataModule(LightningDataModule):
         binarize: make every pixel black or white, its value being the probability of white (Burda et al.
             2016): in a training image anew at every step, in the others once.
         corrupt_once: give each training image one fixed corrupted version.
+        supervision: what the target of a training image is: "clean", the image; "noise2noise", a second
+            corrupted version of it, drawn independently of the first (Lehtinen et al. 2018); "noise2void",
+            the corrupted image itself, of which only pixels count that the encoder does not see (Krull et al.
+            2019). Validation and test keep the image. Where that is what is noisy, without any corruption,
+            "noise2void" validates at blind spots too: there its error is that of the clean image, which
+            nobody has, plus the variance of the noise.
+        blind_spots: the fraction of the pixels that "noise2void" hides, > 0 and ≤ 0.5. Fewer are
+            nearer to whole images, and take longer to learn from.
         corruption: C(x̃|x), any callable (clean, randomness) → corrupted; None: x̃ = x.
         seed: of the batches' order and of all that is drawn in training, 0 to 2³² − 1.
         only: the labels of the classes to train and validate on; None: all. Test images are of all classes.
@@ -76,6 +85,7 @@ class ImageDataModule(LightningDataModule):
     image_shape: ClassVar[Shape]
     classes: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[sources.Source | None] = None  # of the data sets that this project fetches
+    measured: bool = False  # whether there are corrupted images that no corruption made
 
     def __init__(
         self,
@@ -91,6 +101,8 @@ class ImageDataModule(LightningDataModule):
         shift: int = 0,
         binarize: bool = False,
         corrupt_once: bool = False,
+        supervision: str = "clean",
+        blind_spots: float = 0.1,
         corruption: Corruption | None = None,
         seed: int = 0,
         only: Sequence[int] | None = None,
@@ -119,6 +131,8 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"corruption={corruption} must be a corruption")
         if corrupt_once and (corruption is None or isinstance(corruption, Identity)):
             raise ValueError("corrupt_once=True needs a corruption, such as corruption=gaussian")
+        checks.choice("supervision", supervision, SUPERVISIONS)
+        checks.number("blind_spots", blind_spots, above=0, at_most=0.5)
         self.root = Path(root) if root is not None else default_root()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_size, self.train_size, self.size = validation_size, train_size, size
@@ -132,6 +146,31 @@ class ImageDataModule(LightningDataModule):
         smallest = min(self.input_shape[1:])
         if shift and shift >= smallest:
             raise ValueError(f"shift={shift} must be < {smallest}, the side of the images")
+        self.supervision, self.blind_spots = supervision, blind_spots
+        if supervision != "clean":
+            self._check_supervision()
+
+    def _check_supervision(self) -> None:
+        """Raises ValueError for images that don't go with a supervision without clean ones."""
+        said, uncorrupted = f"supervision={self.supervision}", isinstance(self.corruption, Identity)
+        if self.input != self.target:
+            raise ValueError(f"{said} has x̃ for a target too, so input={self.input} must be the target's")
+        if self.supervision == "noise2void":
+            if max(self.input_shape[1:]) < 2:
+                raise ValueError(f"{said} needs images of more than one pixel")
+        elif self.measured:
+            raise ValueError(
+                f"{said} makes its targets, and input_root has measured images: two noisy pictures of each "
+                "are root and input_root with supervision=clean"
+            )
+        elif uncorrupted:
+            raise ValueError(
+                f"{said} corrupts each image twice, and corruption=none does not: choose a corruption, such "
+                "as corruption=gaussian, supervision=noise2void for images that are noisy themselves, or "
+                "supervision=clean to evaluate without noise"
+            )
+        elif self.corrupt_once:
+            raise ValueError(f"{said} corrupts each image twice at every step: leave out corrupt_once=True")
 
     def read(self, train: bool) -> tuple[Array, Array | None]:
         """The images (N, C, H, W) of one official split, uint8, and their labels (N,), or None for none."""
@@ -216,6 +255,7 @@ class ImageDataModule(LightningDataModule):
                 f"data.batch_size={self.batch_size} must be divisible by the {processes} processes "
                 "(trainer.devices x trainer.num_nodes) that it is split over"
             )
+        warn_of_bias(self.supervision, self.corruption)
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return self._batches(self.train, self.batch_size, shuffle=not overfit, drop_last=True)
 
@@ -226,7 +266,17 @@ class ImageDataModule(LightningDataModule):
         return self._batches(self.test, self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
-        return self.pair(batch, training=self.trainer is not None and self.trainer.training)
+        trainer = self.trainer
+        pair = self.pair(batch, training=trainer is not None and trainer.training)
+        validates = trainer is not None and (trainer.validating or trainer.sanity_checking)
+        unknown = isinstance(self.corruption, Identity) and not self.measured  # what is clean
+        if self.supervision == "noise2void" and validates and unknown:
+            # The same at each validation.
+            rows, device = self.eval_batch_size, batch.images.device
+            return self._blinded(
+                pair, Randomness(Stream.BLIND_SPOTS, rows=rows, device=device, **self._place())
+            )
+        return pair
 
     def pair(self, batch: RawBatch, *, training: bool) -> Batch:
         """On the device: uint8 images to the pair (x̃, x), augmented and newly corrupted for training."""
@@ -255,7 +305,17 @@ class ImageDataModule(LightningDataModule):
             corrupted = as_colour(images, self.input)
             if training:
                 corrupted = corrupt(corrupted, self.corruption, randomness(Stream.TRAIN))
-        return Batch(corrupted, as_colour(images, self.target), batch.labels, randomness(Stream.BATCH))
+        pair = Batch(corrupted, as_colour(images, self.target), batch.labels, randomness(Stream.BATCH))
+        if training and self.supervision == "noise2noise":
+            return pair._replace(clean=corrupt(pair.clean, self.corruption, randomness(Stream.TARGET)))
+        if training and self.supervision == "noise2void":
+            return self._blinded(pair, randomness(Stream.BLIND_SPOTS))
+        return pair
+
+    def _blinded(self, pair: Batch, randomness: Randomness) -> Batch:
+        """x̃ as the target, to be guessed at pixels that the encoder does not see."""
+        corrupted, weights = with_blind_spots(pair.corrupted, self.blind_spots, randomness)
+        return pair._replace(corrupted=corrupted, clean=pair.corrupted, weights=weights)
 
     def labelled(self, count: int) -> Images:
         """The first `count` training images, each with one corrupted version, for probes of the code."""

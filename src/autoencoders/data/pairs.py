@@ -19,6 +19,9 @@ class Batch(NamedTuple):
     clean: Tensor  # x (B, C_out, H, W), what the decoder should give
     labels: Tensor  # (B,) int64, for figures and probes; no model trains on it
     noise: Randomness  # the batch's own random numbers, for models that sample
+    # What each pixel counts in the loss, (B, 1, H, W); (): all alike. In a None Lightning would look for the
+    # batch's size, and warn that it finds none.
+    weights: Tensor | tuple[()] = ()
 
     @property
     def input_as_output(self) -> Tensor:

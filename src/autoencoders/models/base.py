@@ -23,6 +23,7 @@ from autoencoders.corruption import Identity
 from autoencoders.data.pairs import Batch
 from autoencoders.errors import UserError
 from autoencoders.likelihoods import LIKELIHOODS
+from autoencoders.losses import with_slope
 from autoencoders.metrics import reconstruction_metrics, squared_error
 from autoencoders.networks import Conv, Network, Shape
 from autoencoders.randomness import Randomness
@@ -54,8 +55,10 @@ class Terms(NamedTuple):
 
 
 def is_unchanged(data: LightningDataModule) -> bool:
-    """Whether x̃ is x: there is no corruption, and no x̃ was measured."""
-    return isinstance(getattr(data, "corruption", None), Identity) and not getattr(data, "measured", False)
+    """Whether x̃ is x: there is no corruption, no x̃ was measured, and no pixel has to be guessed."""
+    guessed = getattr(data, "supervision", "clean") == "noise2void"
+    measured = getattr(data, "measured", False)
+    return isinstance(getattr(data, "corruption", None), Identity) and not measured and not guessed
 
 
 class BaseModel(LightningModule):
@@ -90,6 +93,7 @@ class BaseModel(LightningModule):
     evaluations: tuple[str, ...] = ()  # groups of an evaluation that only this model has
     affine: ClassVar[bool] = False  # whether the decoder is affine in the code
     bounded: ClassVar[bool] = True  # whether a likelihood's mean is kept in [0, 1] where it could leave it
+    weighs_pixels: ClassVar[bool] = False  # whether the loss heeds the `weights` of a batch
     any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
     couples_batch: bool = False  # whether a term depends on several images, through `gathered`
     code_shape: tuple[int, ...] = ()  # (D,), or (C, h, w) of a code with places; () if there is none
@@ -129,6 +133,11 @@ class BaseModel(LightningModule):
             mine, theirs = getattr(self, name), tuple(getattr(data, name, getattr(self, name)))
             if mine[:compared] != theirs[:compared]:
                 raise ValueError(f"{name}={list(mine)} must be {list(theirs)}, that of {_name(data)}")
+        if getattr(data, "supervision", "clean") == "noise2void" and not self.weighs_pixels:
+            raise ValueError(
+                f"data.supervision=noise2void needs a loss of single pixels, which {_name(self)} does not "
+                "have: use model=restoration"
+            )
 
     # ---- what it computes ----
 
@@ -280,7 +289,7 @@ class BaseModel(LightningModule):
                 "loss": self.total(losses),
                 **(losses if len(losses) > 1 else {}),
                 **monitors,
-                "mse": squared_error(self(batch.corrupted), batch.clean),
+                "mse": squared_error(self(batch.corrupted), batch.clean, batch.weights),
             },
         )
 
@@ -378,6 +387,7 @@ class BaseAutoencoder(BaseModel):
         ValueError: an argument is out of its range, in one line that begins with its name and value.
     """
 
+    weighs_pixels = True
     decodes_alone: bool = True  # whether images depend on their code alone, and not on x̃ beside it
     normal_prior: ClassVar[bool] = False  # whether codes have the prior N(0, 1), to be sampled from
     features_per_code: ClassVar[int] = 1  # how many numbers the encoder gives for each number of the code
@@ -438,8 +448,8 @@ class BaseAutoencoder(BaseModel):
         return Coded(self.encode(batch.corrupted))
 
     def reconstruction_loss(self, output: Tensor, batch: Batch) -> Tensor:
-        """−log p_dec(x|h) of what the decoder gives, (B,)."""
-        return self.likelihood.nll(output, batch.clean, self.gathered)
+        """−log p_dec(x|h) of what the decoder gives, (B,): of all pixels, but learnt of each as it counts."""
+        return self.likelihood.nll(with_slope(output, batch.weights), batch.clean, self.gathered)
 
     def terms(self, batch: Batch) -> Terms:
         """The loss of the reconstruction and the penalties; the monitors."""

@@ -49,7 +49,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
         if is_unchanged(data):
             raise ValueError(
                 "corruption=none leaves model=denoising nothing to denoise: choose a corruption, such as "
-                "corruption=gaussian, or model=autoencoder"
+                "corruption=gaussian, or model=autoencoder, or data.supervision=noise2void for images that "
+                "are noisy themselves"
             )
         if self.keep_known:
             check_known(data)

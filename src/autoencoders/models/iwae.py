@@ -40,10 +40,13 @@ class IWAE(GaussianPosterior):
         mean, log_variance, clean = (
             part.repeat_interleave(self.samples, dim=0) for part in (mean, log_variance, batch.clean)
         )
+        weights = batch.weights
+        if isinstance(weights, Tensor):
+            weights = weights.repeat_interleave(self.samples, dim=0)
         code = reparameterise(mean, log_variance, noise)
         if self.doubly:
             mean, log_variance = mean.detach(), log_variance.detach()
-        nll = self.reconstruction_loss(self.output(code), batch._replace(clean=clean))
+        nll = self.reconstruction_loss(self.output(code), batch._replace(clean=clean, weights=weights))
         log_weights = log_importance_weight(nll, code, mean, log_variance).view(-1, self.samples)
         if self.doubly and code.requires_grad:
             # A weight's gradient by the code counts by the square of its share, by the decoder once.

@@ -37,8 +37,13 @@ class MaskedAutoencoder(BaseAutoencoder):
         self.emphasis = emphasis
 
     def check_data(self, data: LightningDataModule) -> None:
-        """Also for data of which nothing is hidden."""
+        """Also for data of which nothing is hidden, or that does not tell what is."""
         super().check_data(data)
+        if (supervision := getattr(data, "supervision", "clean")) != "clean":
+            raise ValueError(
+                f"data.supervision={supervision} does not tell model=masked what is hidden: "
+                "use model=denoising"
+            )
         if is_unchanged(data):
             raise ValueError(
                 "corruption=none leaves model=masked nothing to fill in: choose a corruption, such as "

@@ -15,6 +15,7 @@ from autoencoders.colours import in_gamut, with_luma
 from autoencoders.data.pairs import Batch
 from autoencoders.kept import check_known, check_lightness, with_known
 from autoencoders.likelihoods import LIKELIHOODS
+from autoencoders.losses import with_slope
 from autoencoders.metrics import psnr
 from autoencoders.models.base import ADAMW, BaseModel, Terms, is_unchanged, of_part
 from autoencoders.networks import RestorationNetwork, Shape, UNet
@@ -34,6 +35,7 @@ class Restoration(BaseModel):
     """
 
     any_size = True
+    weighs_pixels = True
     row_titles: ClassVar[dict[str, str]] = {
         "clean": "original",
         "corrupted": "corrupted",
@@ -81,7 +83,8 @@ class Restoration(BaseModel):
         if is_unchanged(data) and self.input_shape == self.target_shape:
             raise ValueError(
                 "corruption=none leaves model=restoration nothing to restore: choose a corruption, such as "
-                "corruption=gaussian, or data=cifar10_gray"
+                "corruption=gaussian, or data=cifar10_gray, or data.supervision=noise2void for images that "
+                "are noisy themselves"
             )
         if self.keep_known:
             check_known(data)
@@ -111,11 +114,12 @@ class Restoration(BaseModel):
         return in_gamut(corrupted, restored) if self.keep_lightness else restored.clamp(0, 1)
 
     def terms(self, batch: Batch) -> Terms:
-        """−log p(x|x̃)."""
+        """−log p(x|x̃): of all pixels, but learnt of each as it counts."""
         likelihood, given = self.likelihood, self.output
         if self.keep_known or self.keep_lightness:
             likelihood, given = likelihood.of_pixels(), self.restored
-        return Terms({"nll": likelihood.nll(given(batch.corrupted), batch.clean, self.gathered)})
+        output = with_slope(given(batch.corrupted), batch.weights)
+        return Terms({"nll": likelihood.nll(output, batch.clean, self.gathered)})
 
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than x̃ itself."""
