@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from autoencoders import training
 from autoencoders.data import MNIST, Batch
+from autoencoders.data.modules import flipped_and_shifted
 from autoencoders.errors import UserError
 from autoencoders.losses import kl_of_assignments, sharpened, soft_assignments
 from autoencoders.models import DEC, StackedAutoencoder
@@ -77,6 +78,26 @@ def test_frequencies_follow_the_batches_of_training() -> None:
     assert torch.equal(model.frequencies, before)
     model.train().terms(batch())
     torch.testing.assert_close(model.frequencies, 0.75 * before + 0.25 * now)
+
+
+def test_the_encoder_learns_from_moved_images_what_it_is_sure_of_in_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """... also in pretraining, what is to be decoded being the image as it is."""
+    model = DEC(network=TINY, clusters=3, code_dim=2, pretraining_steps=1, shift=2)
+    moved = flipped_and_shifted(IMAGES, None, batch().noise, 2)
+    assert not torch.equal(moved, IMAGES)
+    code = model.encode(moved)
+    nll = model.likelihood.nll(model.output(code), IMAGES)
+    torch.testing.assert_close(model.terms(batch()).losses["nll"], nll)
+    monkeypatch.setattr(DEC, "global_step", 1)
+    sure, f = model.assignments(model.encode(IMAGES)), 0.99 / 3
+    kl = kl_of_assignments(sharpened(sure, f + 0.01 * sure.mean(0)), model.assignments(code))
+    losses = model.terms(batch()).losses
+    torch.testing.assert_close(losses["nll"], nll)
+    torch.testing.assert_close(losses["clustering"], kl)
+    seen = model.eval().terms(batch()).losses["nll"]
+    torch.testing.assert_close(seen, model.likelihood.nll(model.output(model.encode(IMAGES)), IMAGES))
 
 
 def test_pretraining_is_of_the_reconstruction_alone() -> None:

@@ -31,8 +31,9 @@ class DEC(BaseAutoencoder):
             with a mean over an image's pixels, as in IDEC, is 0.1 over their number here.)
         pretraining_steps: of the reconstruction alone, 0..1e9. With 0 and trained weights to start from, the
             centres are found at once.
-        shift: pixels, 0..16, that an image is moved by at random, each way, where its assignments learn; the
-            surer ones are of the image as it is (Guo et al. 2018).
+        shift: pixels, 0..16, by which images are moved, at random and each way, before the encoder is trained
+            on them; what is to be decoded, and the surer assignments, are of the image as it is (after Guo et
+            al. 2018, who also move what is to be decoded).
         decay: of the moving average of frequencies, ≥ 0 and < 1.
         **base: as for `BaseAutoencoder`.
     """
@@ -72,21 +73,27 @@ class DEC(BaseAutoencoder):
     def coded(self, batch: Batch) -> Coded:
         """The code; KL(p ‖ q) of its assignments q from the surer ones p; and `unsure`, how much of the
         assignments is not to the likeliest cluster, all before there are any."""
-        code = self.encode(batch.corrupted)
+        moves = self.training and self.shift > 0
+        pretrains = self.global_step < self.pretraining_steps
+        code = self.encode(self._moved(batch) if moves else batch.corrupted)
         sure = now = self.assignments(code)
-        if pretrains := self.global_step < self.pretraining_steps:
-            self.weights = {"nll": 1.0, "clustering": 0.0}
-        else:
-            self.weights = {"nll": self.reconstruction_weight, "clustering": 1.0}
+        if moves and not pretrains:
+            with torch.no_grad():
+                sure = self.assignments(self.encode(batch.corrupted))
         if self.training and not pretrains:
             everyone = self.gathered(sure.detach())
             self.frequencies.lerp_(everyone.mean(0).to(self.frequencies), 1 - self.decay)
-        if self.training and self.shift and not pretrains:
-            moved = flipped_and_shifted(batch.corrupted, None, batch.noise, self.shift)
-            now = self.assignments(self.encode(moved))
+        if pretrains:
+            self.weights = {"nll": 1.0, "clustering": 0.0}
+        else:
+            self.weights = {"nll": self.reconstruction_weight, "clustering": 1.0}
         target = sharpened(sure.detach(), self.frequencies.float())
         unsure = torch.where(self.found, 1 - sure.detach().amax(1), 1.0)
         return Coded(code, {"clustering": kl_of_assignments(target, now)}, {"unsure": unsure})
+
+    def _moved(self, batch: Batch) -> Tensor:
+        """What the encoder is to read of a batch in training, (B, C, H, W)."""
+        return flipped_and_shifted(batch.corrupted, None, batch.noise, self.shift)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Finds the centres when it is time."""
