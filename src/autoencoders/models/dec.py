@@ -31,9 +31,9 @@ class DEC(BaseAutoencoder):
             with a mean over an image's pixels, as in IDEC, is 0.1 over their number here.)
         pretraining_steps: of the reconstruction alone, 0..1e9. With 0 and trained weights to start from, the
             centres are found at once.
-        shift: pixels, 0..16, by which images are moved, at random and each way, before the encoder is trained
-            on them; what is to be decoded, and the surer assignments, are of the image as it is (after Guo et
-            al. 2018, who also move what is to be decoded).
+        shift: pixels, 0..16, by which images are moved before they are encoded, at random and each way, once
+            there are clusters; what is to be decoded, and the surer assignments, are of the image as it is
+            (after Guo et al. 2018, who also move what is to be decoded).
         decay: of the moving average of frequencies, ≥ 0 and < 1.
         **base: as for `BaseAutoencoder`.
     """
@@ -73,11 +73,11 @@ class DEC(BaseAutoencoder):
     def coded(self, batch: Batch) -> Coded:
         """The code; KL(p ‖ q) of its assignments q from the surer ones p; and `unsure`, how much of the
         assignments is not to the likeliest cluster, all before there are any."""
-        moves = self.training and self.shift > 0
         pretrains = self.global_step < self.pretraining_steps
+        moves = self.training and not pretrains and self.shift > 0
         code = self.encode(self._moved(batch) if moves else batch.corrupted)
         sure = now = self.assignments(code)
-        if moves and not pretrains:
+        if moves:
             with torch.no_grad():
                 sure = self.assignments(self.encode(batch.corrupted))
         if self.training and not pretrains:
