@@ -9,6 +9,9 @@ SMALLER = {
     "restoration": ["network.widths=[4,8]"],
     "fsq": RESNET,
     "vq_vae": [*RESNET, "model.embedding_dim=4", "model.codebook_size=8", "model.levels=2"],
+    # Few steps, of which some are of each phase.
+    "dec": ["model.code_dim=3", "model.clusters=3", "model.pretraining_steps=3", "model.shift=1"],
+    "stacked": ["model.code_dim=3", "network.hidden=[8,5]", "model.layer_steps=2"],
     "colorization_classes": ["network.widths=[4,8]", "model.bin_size=50"],
 }
 COLOURS = ("colorization", "colorization_classes")  # these keep the gray image's lightness: no corruption

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def diagonal_normal(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,6 +119,25 @@ def kl_of_rates(means: Tensor, rate: float) -> Tensor:
     (Ng 2011, §3)."""
     means = means.clamp(SMALLEST, 1 - SMALLEST)
     return (rate * (rate / means).log() + (1 - rate) * ((1 - rate) / (1 - means)).log()).sum()
+
+
+def soft_assignments(codes: Tensor, centres: Tensor) -> Tensor:
+    """How much codes (B, D) belong to each of centres (K, D), (B, K): their similarity under Student's
+    t-distribution of one degree of freedom, of which rows sum to 1 (Xie et al. 2016, eq. 1)."""
+    similar = 1 / (1 + (codes[:, None] - centres).square().sum(2))
+    return similar / similar.sum(1, keepdim=True)
+
+
+def sharpened(assignments: Tensor, frequencies: Tensor) -> Tensor:
+    """What assignments (B, K) would be if they were surer, without letting clusters of high frequency (K,)
+    grow: q² / f, of which rows sum to 1 (Xie et al. 2016, eq. 3)."""
+    surer = assignments.square() / frequencies
+    return surer / surer.sum(1, keepdim=True)
+
+
+def kl_of_assignments(target: Tensor, assignments: Tensor) -> Tensor:
+    """KL(target ‖ assignments) of probabilities (B, K), (B,) nats."""
+    return F.kl_div(assignments.log(), target, reduction="none").sum(1)
 
 
 def squared_jacobian(f: Map, x: Tensor, direction: Tensor | None = None) -> tuple[Tensor, Tensor]:

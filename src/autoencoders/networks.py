@@ -680,6 +680,18 @@ def _mlp_decoder(
     return nn.Sequential(*layers, nn.Unflatten(1, tuple(shape)))
 
 
+def fully_connected_layers(network: nn.Module) -> list[nn.Sequential]:
+    """The layers of an encoder or a decoder, each with what follows it up to the next; none where it isn't
+    made of fully connected ones alone."""
+    parts = list(network) if isinstance(network, nn.Sequential) else []
+    starts = [place for place, part in enumerate(parts) if isinstance(part, nn.Linear)]
+    others = [part for place, part in enumerate(parts) if place not in starts]
+    if not starts or any(weight.ndim > 1 for part in others for weight in part.parameters()):
+        return []
+    edges = [0, *starts[1:], len(parts)]  # what is before the first layer belongs to it
+    return [nn.Sequential(*parts[start:end]) for start, end in pairwise(edges)]
+
+
 def _patches(shape: Shape, patch: int) -> int:
     """How many patches there are along each side of a square image.
 

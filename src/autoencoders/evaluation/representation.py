@@ -27,8 +27,10 @@ Labels = NDArray[np.int64]
 def clustering(subject: Subject) -> Scores:
     """k-means with as many clusters as classes on the test images' codes: accuracy under the best assignment
     of clusters to classes (Hungarian method), normalised mutual information, adjusted Rand index; and the
-    silhouette of 2,000 codes."""
+    silhouette of 2,000 codes. Of a model that has clusters, those too, which it found in training images."""
     scores: Scores = {}
+    if (own := subject.test_clusters) is not None:
+        scores["own clusters"] = _scores_of_clusters(subject, own, subject.test_codes)
     for name, (_, test) in tqdm(
         subject.representations.items(), desc="clustering", leave=False, disable=None
     ):
@@ -36,20 +38,25 @@ def clustering(subject: Subject) -> Scores:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different codes than clusters
             clusters = KMeans(min(classes, len(test)), n_init=5, random_state=0).fit_predict(test)
-        some = slice(0, 2000)
-        several = 1 < len(set(clusters[some])) < len(clusters[some])
-        scores[name] = {
-            "accuracy": hungarian_accuracy(clusters, subject.test_labels, classes),
-            "nmi": float(normalized_mutual_info_score(subject.test_labels, clusters)),
-            "ari": float(adjusted_rand_score(subject.test_labels, clusters)),
-            "silhouette": float(silhouette_score(test[some], clusters[some])) if several else float("nan"),
-        }
+        scores[name] = _scores_of_clusters(subject, clusters, test)
     return scores
 
 
+def _scores_of_clusters(subject: Subject, clusters: Labels, codes: Array) -> dict[str, float]:
+    labels, some = subject.test_labels, slice(0, 2000)
+    several = 1 < len(set(clusters[some])) < len(clusters[some])
+    return {
+        "accuracy": hungarian_accuracy(clusters, labels, len(subject.data.classes)),
+        "nmi": float(normalized_mutual_info_score(labels, clusters)),
+        "ari": float(adjusted_rand_score(labels, clusters)),
+        "silhouette": float(silhouette_score(codes[some], clusters[some])) if several else float("nan"),
+    }
+
+
 def hungarian_accuracy(clusters: NDArray[np.int_], labels: Labels, classes: int) -> float:
-    """The accuracy of clusters taken for classes, under the best one-to-one assignment (Kuhn 1955)."""
-    counts = np.zeros((classes, classes), int)
+    """The accuracy of clusters taken for classes, under the best one-to-one assignment (Kuhn 1955). Of more
+    clusters than classes, those that are left are wrong."""
+    counts = np.zeros((max(classes, int(clusters.max()) + 1), classes), int)
     np.add.at(counts, (clusters, labels), 1)
     return float(counts[linear_sum_assignment(-counts)].sum() / len(labels))
 

@@ -113,6 +113,14 @@ class Subject:
         return self.codes(self.data.test)
 
     @cached_property
+    @torch.inference_mode()
+    def test_clusters(self) -> NDArray[np.int64] | None:
+        """The model's own, of the test images (N,); None where it has none."""
+        codes = torch.from_numpy(self.test_codes).view(-1, *self.model.code_shape)
+        clusters = self.model.clusters_of(codes.to(self.model.device))
+        return None if clusters is None else clusters.cpu().numpy()
+
+    @cached_property
     def test_directions(self) -> Directions:
         return main_directions(self.test_codes)
 

@@ -8,6 +8,7 @@ from autoencoders.models.colorization import ColorizationAutoencoder
 from autoencoders.models.colorization_classes import ColorizationClasses
 from autoencoders.models.contractive import ContractiveAutoencoder
 from autoencoders.models.cvae import CVAE
+from autoencoders.models.dec import DEC
 from autoencoders.models.denoising import DenoisingAutoencoder
 from autoencoders.models.fsq import FSQ
 from autoencoders.models.iwae import IWAE
@@ -15,6 +16,7 @@ from autoencoders.models.masked import MaskedAutoencoder
 from autoencoders.models.rae import RAE
 from autoencoders.models.restoration import Restoration
 from autoencoders.models.sparse import SparseAutoencoder
+from autoencoders.models.stacked import StackedAutoencoder
 from autoencoders.models.tc_vae import TCVAE
 from autoencoders.models.vae import VAE
 from autoencoders.models.vq_vae import VQVAE
@@ -24,6 +26,7 @@ __all__ = [
     "AAE",
     "ACAI",
     "CVAE",
+    "DEC",
     "FSQ",
     "IWAE",
     "RAE",
@@ -42,4 +45,5 @@ __all__ = [
     "MaskedAutoencoder",
     "Restoration",
     "SparseAutoencoder",
+    "StackedAutoencoder",
 ]

@@ -187,6 +187,10 @@ class BaseModel(LightningModule):
         """Codes (count, *code_shape) drawn from the model's own prior; None where it has none."""
         return None
 
+    def clusters_of(self, code: Tensor) -> Tensor | None:
+        """The model's own clusters (B,), int64, of codes (B, *code_shape); None where it has none."""
+        return None
+
     def _checked_terms(self, batch: Batch) -> Terms:
         """The terms, one value an image (B,) each; what is one of the whole batch is that of each image.
 

@@ -1,0 +1,135 @@
+"""Deep embedded clustering: codes that gather around centres."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from autoencoders import checks
+from autoencoders.data.modules import ImageDataModule, flipped_and_shifted
+from autoencoders.data.pairs import Batch
+from autoencoders.errors import UserError
+from autoencoders.losses import kl_of_assignments, sharpened, soft_assignments
+from autoencoders.models.base import BaseAutoencoder, Coded
+
+STARTS, STARTED_FROM, PART = 20, 20_000, 1000  # of k-means: tries, images, and how many are encoded at once
+
+
+class DEC(BaseAutoencoder):
+    """First an autoencoder; then k-means finds centres among its codes, and encoder and centres learn to make
+    the assignments of images to clusters surer than they are (Xie et al. 2016), with the reconstruction kept
+    up beside (IDEC, Guo et al. 2017).
+
+    The target follows every batch, and the clusters' frequencies in it are a moving average. (In the papers
+    both are computed of all images, every 140 steps.)
+
+    Args:
+        clusters: K, 2..1000.
+        reconstruction_weight: γ, what the reconstruction weighs beside the clustering, 0..1e6; 0 is DEC. (0.1
+            with a mean over an image's pixels, as in IDEC, is 0.1 over their number here.)
+        pretraining_steps: of the reconstruction alone, 0..1e9. With 0 and trained weights to start from, the
+            centres are found at once.
+        shift: pixels, 0..16, by which images are moved before they are encoded, at random and each way, once
+            there are clusters; what is to be decoded, and the surer assignments, are of the image as it is
+            (after Guo et al. 2018, who also move what is to be decoded).
+        decay: of the moving average of frequencies, ≥ 0 and < 1.
+        **base: as for `BaseAutoencoder`.
+    """
+
+    found: Tensor  # (), whether there are centres
+    frequencies: Tensor  # (K,), of the clusters, soft; their sum is 1
+
+    def __init__(
+        self,
+        clusters: int = 10,
+        reconstruction_weight: float = 0.0128,
+        pretraining_steps: int = 3000,
+        shift: int = 0,
+        decay: float = 0.99,
+        **base: Any,
+    ) -> None:
+        checks.integer("clusters", clusters, at_least=2, at_most=1000)
+        checks.number("reconstruction_weight", reconstruction_weight, at_least=0, at_most=10**6)
+        checks.integer("pretraining_steps", pretraining_steps, at_least=0, at_most=10**9)
+        checks.integer("shift", shift, at_least=0, at_most=16)
+        checks.number("decay", decay, at_least=0, below=1)
+        super().__init__(**base)
+        self.reconstruction_weight, self.pretraining_steps = reconstruction_weight, pretraining_steps
+        self.shift, self.decay = shift, decay
+        self.centres = nn.Parameter(torch.randn(clusters, self.code_dim))
+        self.register_buffer("frequencies", torch.full((clusters,), 1 / clusters))
+        self.register_buffer("found", torch.tensor(False))
+
+    def assignments(self, code: Tensor) -> Tensor:
+        """How much codes (B, *code_shape) belong to each cluster, (B, K); rows sum to 1."""
+        return soft_assignments(code.float().flatten(1), self.centres.float())
+
+    def clusters_of(self, code: Tensor) -> Tensor | None:
+        """Those that codes belong to most; none before there are centres."""
+        return self.assignments(code).argmax(1) if self.found else None
+
+    def coded(self, batch: Batch) -> Coded:
+        """The code; KL(p ‖ q) of its assignments q from the surer ones p; and `unsure`, how much of the
+        assignments is not to the likeliest cluster, all before there are any."""
+        pretrains = self.global_step < self.pretraining_steps
+        moves = self.training and not pretrains and self.shift > 0
+        code = self.encode(self._moved(batch) if moves else batch.corrupted)
+        sure = now = self.assignments(code)
+        if moves:
+            with torch.no_grad():
+                sure = self.assignments(self.encode(batch.corrupted))
+        if self.training and not pretrains:
+            everyone = self.gathered(sure.detach())
+            self.frequencies.lerp_(everyone.mean(0).to(self.frequencies), 1 - self.decay)
+        if pretrains:
+            self.weights = {"nll": 1.0, "clustering": 0.0}
+        else:
+            self.weights = {"nll": self.reconstruction_weight, "clustering": 1.0}
+        target = sharpened(sure.detach(), self.frequencies.float())
+        unsure = torch.where(self.found, 1 - sure.detach().amax(1), 1.0)
+        return Coded(code, {"clustering": kl_of_assignments(target, now)}, {"unsure": unsure})
+
+    def _moved(self, batch: Batch) -> Tensor:
+        """What the encoder is to read of a batch in training, (B, C, H, W)."""
+        return flipped_and_shifted(batch.corrupted, None, batch.noise, self.shift)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Finds the centres when it is time."""
+        if self.global_step >= self.pretraining_steps and not self.found:
+            self._find()
+
+    def on_train_end(self) -> None:
+        """Says so where it was never time."""
+        if not self.found:
+            rank_zero_warn(
+                f"there are no clusters yet: training ended within the model.pretraining_steps="
+                f"{self.pretraining_steps}"
+            )
+
+    @torch.no_grad()
+    def _find(self) -> None:
+        """Puts the centres where k-means finds them among the codes of training images."""
+        from sklearn.cluster import KMeans  # which takes a second to import
+
+        codes = torch.cat([self.encode(images).float().flatten(1) for images in self._training_images()])
+        found = KMeans(len(self.centres), n_init=STARTS, random_state=0).fit(codes.cpu().numpy())
+        # The first process's: what is rounded differently elsewhere could give them another order.
+        centres = self.trainer.strategy.broadcast(torch.from_numpy(found.cluster_centers_))
+        self.centres.copy_(centres)
+        self.frequencies.copy_(self.assignments(codes).mean(0))
+        self.found.fill_(True)
+
+    def _training_images(self) -> Iterator[Tensor]:
+        """Some, as the encoder reads them, (B, C, H, W) at a time.
+
+        Raises:
+            UserError: there is no data module to ask.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, ImageDataModule):
+            raise UserError("DEC finds its centres among the images of an ImageDataModule, and there is none")
+        images = data.labelled(STARTED_FROM)
+        for rows in torch.arange(len(images)).split(PART):
+            yield data.pair(images.take(rows).to(self.device), training=False).corrupted
