@@ -71,31 +71,38 @@ def test_far_codes_have_finite_gradients() -> None:
     assert codes.grad.isfinite().all()
 
 
-def test_frequencies_follow_the_batches_of_training() -> None:
-    model = DEC(network=TINY, clusters=3, code_dim=2, pretraining_steps=0, decay=0.75)
-    before, now = model.frequencies.clone(), model.assignments(model.encode(IMAGES)).mean(0)
-    model.eval().terms(batch())
-    assert torch.equal(model.frequencies, before)
-    model.train().terms(batch())
-    torch.testing.assert_close(model.frequencies, 0.75 * before + 0.25 * now)
+def clustered(**options: Any) -> DEC:
+    """A model that has found three centres."""
+    model = DEC(network=TINY, clusters=3, code_dim=2, pretraining_steps=0, **options)
+    model.found.fill_(True)
+    return model
 
 
-def test_the_encoder_learns_from_moved_images_what_it_is_sure_of_in_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """... once there are clusters, what is to be decoded being the image as it is."""
-    model = DEC(network=TINY, clusters=3, code_dim=2, pretraining_steps=1, shift=2)
+def test_what_is_aimed_at_stays_while_encoder_and_centres_learn() -> None:
+    model = clustered()
+    with torch.no_grad():
+        start = sharpened(model.assignments(model.encode(IMAGES)), torch.full((3,), 1 / 3))
+        torch.testing.assert_close(model.surer(IMAGES), start)
+        for parameter in [*model.encoder.parameters(), model.centres]:
+            parameter.add_(0.1)
+    torch.testing.assert_close(model.surer(IMAGES), start)
+    losses = model.terms(batch()).losses
+    torch.testing.assert_close(
+        losses["clustering"], kl_of_assignments(start, model.assignments(model.encode(IMAGES)))
+    )
+
+
+def test_the_encoder_learns_from_moved_images_what_it_is_sure_of_in_others() -> None:
+    """... what is to be decoded being the image as it is."""
+    model = clustered(shift=2)
     moved = flipped_and_shifted(IMAGES, None, batch().noise, 2)
     assert not torch.equal(moved, IMAGES)
-    codes = model.encode(IMAGES), model.encode(moved)
-    plain, hard = (model.likelihood.nll(model.output(code), IMAGES) for code in codes)
-    torch.testing.assert_close(model.terms(batch()).losses["nll"], plain)
-    monkeypatch.setattr(DEC, "global_step", 1)
-    sure, learns = map(model.assignments, codes)
-    kl = kl_of_assignments(sharpened(sure, 0.99 / 3 + 0.01 * sure.mean(0)), learns)
+    code = model.encode(moved)
     losses = model.terms(batch()).losses
-    torch.testing.assert_close(losses["nll"], hard)
+    torch.testing.assert_close(losses["nll"], model.likelihood.nll(model.output(code), IMAGES))
+    kl = kl_of_assignments(model.surer(IMAGES), model.assignments(code))
     torch.testing.assert_close(losses["clustering"], kl)
+    plain = model.likelihood.nll(model.output(model.encode(IMAGES)), IMAGES)
     torch.testing.assert_close(model.eval().terms(batch()).losses["nll"], plain)
 
 
@@ -103,7 +110,8 @@ def test_pretraining_is_of_the_reconstruction_alone() -> None:
     model = DEC(network=TINY, clusters=3, code_dim=2, reconstruction_weight=0.5, pretraining_steps=1)
     losses = model.terms(batch()).losses
     torch.testing.assert_close(model.total(losses), losses["nll"])
-    model.pretraining_steps = 0
+    assert set(losses) == {"nll"}
+    model = clustered(reconstruction_weight=0.5)
     losses = model.terms(batch()).losses
     torch.testing.assert_close(model.total(losses), 0.5 * losses["nll"] + losses["clustering"])
 
@@ -246,7 +254,7 @@ def test_the_layers_of_a_network() -> None:
         (DEC, {"clusters": 1}, "clusters=1 must be ≥ 2"),
         (DEC, {"reconstruction_weight": -1}, "reconstruction_weight=-1 must be ≥ 0"),
         (DEC, {"pretraining_steps": -1}, "pretraining_steps=-1 must be ≥ 0"),
-        (DEC, {"decay": 1}, "decay=1 must be ≥ 0 and < 1"),
+        (DEC, {"update_steps": 0}, "update_steps=0 must be ≥ 1"),
         (StackedAutoencoder, {"layer_steps": -1}, "layer_steps=-1 must be ≥ 0"),
         (StackedAutoencoder, {"noise": 2}, "noise=2 must be ≥ 0 and ≤ 1"),
         (StackedAutoencoder, {"noise": [0.1, math.nan]}, "noise=nan must be a number"),

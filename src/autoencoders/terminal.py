@@ -43,7 +43,7 @@ def _data(data: ImageDataModule) -> str:
 
 
 def _model(model: LightningModule) -> str:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     text = f"{type(model).__name__}: {parameters:,} parameters"
     if not isinstance(model, BaseModel) or not model.has_code:
         return text

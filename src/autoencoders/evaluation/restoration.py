@@ -213,7 +213,9 @@ def reconstruction(subject: Subject) -> tuple[Scores, Tensor]:
     scores = means.scores()
     spread = torch.quantile(torch.cat(errors), torch.tensor([0.05, 0.5, 0.95])).tolist()
     scores["model"] |= dict(zip(("mse_p05", "mse_median", "mse_p95"), spread, strict=True))
-    scores["model"]["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    scores["model"]["parameters"] = sum(
+        parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+    )
     if model.has_code:
         scores["model"]["code_bits"] = model.code_bits
     return scores, torch.cat(errors)

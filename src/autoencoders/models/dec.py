@@ -1,6 +1,7 @@
 """Deep embedded clustering: codes that gather around centres."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ class DEC(BaseAutoencoder):
     the assignments of images to clusters surer than they are (Xie et al. 2016), with the reconstruction kept
     up beside (IDEC, Guo et al. 2017).
 
-    The target follows every batch, and the clusters' frequencies in it are a moving average. (In the papers
-    both are computed of all images, every 140 steps.)
+    The surer assignments are those of a copy of encoder and centres, which is made anew every so many steps,
+    together with the clusters' frequencies among training images.
 
     Args:
         clusters: K, 2..1000.
@@ -34,11 +35,12 @@ class DEC(BaseAutoencoder):
         shift: pixels, 0..16, by which images are moved before they are encoded, at random and each way, once
             there are clusters; what is to be decoded, and the surer assignments, are of the image as it is
             (after Guo et al. 2018, who also move what is to be decoded).
-        decay: of the moving average of frequencies, ≥ 0 and < 1.
+        update_steps: after which the copy is made anew, 1..1e9.
         **base: as for `BaseAutoencoder`.
     """
 
     found: Tensor  # (), whether there are centres
+    copied_centres: Tensor  # (K, D)
     frequencies: Tensor  # (K,), of the clusters, soft; their sum is 1
 
     def __init__(
@@ -47,24 +49,32 @@ class DEC(BaseAutoencoder):
         reconstruction_weight: float = 0.0128,
         pretraining_steps: int = 3000,
         shift: int = 0,
-        decay: float = 0.99,
+        update_steps: int = 140,
         **base: Any,
     ) -> None:
         checks.integer("clusters", clusters, at_least=2, at_most=1000)
         checks.number("reconstruction_weight", reconstruction_weight, at_least=0, at_most=10**6)
         checks.integer("pretraining_steps", pretraining_steps, at_least=0, at_most=10**9)
         checks.integer("shift", shift, at_least=0, at_most=16)
-        checks.number("decay", decay, at_least=0, below=1)
+        checks.integer("update_steps", update_steps, at_least=1, at_most=10**9)
         super().__init__(**base)
         self.reconstruction_weight, self.pretraining_steps = reconstruction_weight, pretraining_steps
-        self.shift, self.decay = shift, decay
+        self.shift, self.update_steps = shift, update_steps
         self.centres = nn.Parameter(torch.randn(clusters, self.code_dim))
+        self.copied_encoder = deepcopy(self.encoder).requires_grad_(False)
+        self.register_buffer("copied_centres", self.centres.detach().clone())
         self.register_buffer("frequencies", torch.full((clusters,), 1 / clusters))
         self.register_buffer("found", torch.tensor(False))
 
     def assignments(self, code: Tensor) -> Tensor:
         """How much codes (B, *code_shape) belong to each cluster, (B, K); rows sum to 1."""
         return soft_assignments(code.float().flatten(1), self.centres.float())
+
+    @torch.no_grad()
+    def surer(self, corrupted: Tensor) -> Tensor:
+        """The assignments of images (B, C, H, W) that are aimed at, (B, K)."""
+        code = self.copied_encoder(self.in_weights_type(corrupted)).float().flatten(1)
+        return sharpened(soft_assignments(code, self.copied_centres.float()), self.frequencies.float())
 
     def clusters_of(self, code: Tensor) -> Tensor | None:
         """Those that codes belong to most; none before there are centres."""
@@ -73,32 +83,24 @@ class DEC(BaseAutoencoder):
     def coded(self, batch: Batch) -> Coded:
         """The code; KL(p ‖ q) of its assignments q from the surer ones p; and `unsure`, how much of the
         assignments is not to the likeliest cluster, all before there are any."""
-        pretrains = self.global_step < self.pretraining_steps
-        moves = self.training and not pretrains and self.shift > 0
-        code = self.encode(self._moved(batch) if moves else batch.corrupted)
-        sure = now = self.assignments(code)
-        if moves:
-            with torch.no_grad():
-                sure = self.assignments(self.encode(batch.corrupted))
-        if self.training and not pretrains:
-            everyone = self.gathered(sure.detach())
-            self.frequencies.lerp_(everyone.mean(0).to(self.frequencies), 1 - self.decay)
-        if pretrains:
-            self.weights = {"nll": 1.0, "clustering": 0.0}
-        else:
-            self.weights = {"nll": self.reconstruction_weight, "clustering": 1.0}
-        target = sharpened(sure.detach(), self.frequencies.float())
-        unsure = torch.where(self.found, 1 - sure.detach().amax(1), 1.0)
-        return Coded(code, {"clustering": kl_of_assignments(target, now)}, {"unsure": unsure})
+        if self.global_step < self.pretraining_steps or not self.found:
+            self.weights = {}
+            return Coded(self.encode(batch.corrupted), {}, {"unsure": torch.ones_like(self.frequencies[0])})
+        self.weights = {"nll": self.reconstruction_weight}
+        code = self.encode(self._moved(batch) if self.training and self.shift else batch.corrupted)
+        assignments = self.assignments(code)
+        clustering = kl_of_assignments(self.surer(batch.corrupted), assignments)
+        return Coded(code, {"clustering": clustering}, {"unsure": 1 - assignments.detach().amax(1)})
 
     def _moved(self, batch: Batch) -> Tensor:
         """What the encoder is to read of a batch in training, (B, C, H, W)."""
         return flipped_and_shifted(batch.corrupted, None, batch.noise, self.shift)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Finds the centres when it is time."""
-        if self.global_step >= self.pretraining_steps and not self.found:
-            self._find()
+        """Finds the centres when it is time, and makes the copy."""
+        steps = self.global_step - self.pretraining_steps
+        if steps >= 0 and (not self.found or steps % self.update_steps == 0):
+            self._copy()
 
     def on_train_end(self) -> None:
         """Says so where it was never time."""
@@ -109,17 +111,26 @@ class DEC(BaseAutoencoder):
             )
 
     @torch.no_grad()
-    def _find(self) -> None:
-        """Puts the centres where k-means finds them among the codes of training images."""
+    def _copy(self) -> None:
+        """Copies encoder and centres, and finds the frequencies; the centres too where there are none."""
+        codes = torch.cat([self.encode(images).float().flatten(1) for images in self._training_images()])
+        if not self.found:
+            self.centres.copy_(self._of_first_process(self._means(codes)))
+            self.found.fill_(True)
+        self.frequencies.copy_(self._of_first_process(self.assignments(codes).mean(0)))
+        self.copied_centres.copy_(self.centres)
+        self.copied_encoder.load_state_dict(self.encoder.state_dict())
+
+    def _means(self, codes: Tensor) -> Tensor:
+        """Where k-means finds the centres of codes (N, D), (K, D)."""
         from sklearn.cluster import KMeans  # which takes a second to import
 
-        codes = torch.cat([self.encode(images).float().flatten(1) for images in self._training_images()])
         found = KMeans(len(self.centres), n_init=STARTS, random_state=0).fit(codes.cpu().numpy())
-        # The first process's: what is rounded differently elsewhere could give them another order.
-        centres = self.trainer.strategy.broadcast(torch.from_numpy(found.cluster_centers_))
-        self.centres.copy_(centres)
-        self.frequencies.copy_(self.assignments(codes).mean(0))
-        self.found.fill_(True)
+        return torch.from_numpy(found.cluster_centers_)
+
+    def _of_first_process(self, numbers: Tensor) -> Tensor:
+        """What is rounded differently elsewhere could give k-means another order."""
+        return self.trainer.strategy.broadcast(numbers)
 
     def _training_images(self) -> Iterator[Tensor]:
         """Some, as the encoder reads them, (B, C, H, W) at a time.

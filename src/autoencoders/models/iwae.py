@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from torch import Tensor
+
 from autoencoders import checks
 from autoencoders.data.pairs import Batch
 from autoencoders.losses import (
