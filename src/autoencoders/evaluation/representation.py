@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from autoencoders.evaluation.intervals import Mean
 from autoencoders.evaluation.subject import Array, Scores, Subject
 
 NEIGHBOURS = 5
@@ -47,11 +48,13 @@ def clustering(subject: Subject) -> Scores:
     return scores
 
 
-def hungarian_accuracy(clusters: NDArray[np.int_], labels: Labels, classes: int) -> float:
+def hungarian_accuracy(clusters: NDArray[np.int_], labels: Labels, classes: int) -> Mean:
     """The accuracy of clusters taken for classes, under the best one-to-one assignment (Kuhn 1955)."""
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (clusters, labels), 1)
-    return float(counts[linear_sum_assignment(-counts)].sum() / len(labels))
+    class_of, (assigned, to) = np.full(len(counts), -1), linear_sum_assignment(-counts)
+    class_of[assigned] = to
+    return Mean(class_of[clusters] == labels)
 
 
 def features(subject: Subject) -> Scores:
@@ -65,7 +68,7 @@ def features(subject: Subject) -> Scores:
         nearest = KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, labels)
         scores[name] = {
             "linear_probe": probe(train, labels, test, subject.test_labels),
-            "knn": float(nearest.score(test, subject.test_labels)),
+            "knn": Mean(nearest.predict(test) == subject.test_labels),
         }
         for few in FEW:
             chosen = first_of_each(labels, few)
@@ -75,12 +78,12 @@ def features(subject: Subject) -> Scores:
     return scores
 
 
-def probe(train: Array, labels: Labels, test: Array, test_labels: Labels) -> float:
+def probe(train: Array, labels: Labels, test: Array, test_labels: Labels) -> Mean:
     """The test accuracy of logistic regression."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, C=1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # on pixels 200 steps are as good as more
-        return float(classifier.fit(train, labels).score(test, test_labels))
+        return Mean(classifier.fit(train, labels).predict(test) == test_labels)
 
 
 def first_of_each(labels: Labels, count: int) -> NDArray[np.int64]:
