@@ -77,7 +77,9 @@ def read_config(folder: Path, trust: bool, trusting: str) -> DictConfig:
     """That of a run or of an exported folder."""
     if not exported.is_exported(folder):
         return runs.read_evaluated(folder, trust, trusting)
-    return exported.read_config(folder, trust, trusting)
+    config = exported.read_config(folder, trust, trusting)
+    config.trust = trust
+    return config
 
 
 def usage() -> str:

@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from autoencoders import figures, runs, untrusted
+from autoencoders import chance, figures, runs, untrusted
 from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, suggest
@@ -29,7 +30,7 @@ from autoencoders.evaluation import (
     restoration,
 )
 from autoencoders.evaluation.subject import Scores, Subject, waiting
-from autoencoders.files import write_json
+from autoencoders.files import atomic_write, write_json
 from autoencoders.loggers import log_evaluation
 from autoencoders.metrics import metric_names, squared_error
 from autoencoders.models import BaseModel
@@ -66,6 +67,8 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
     numbers = intervals.plain(scores)
     write_json(folder / "metrics.json", numbers)
     write_json(folder / "intervals.json", intervals.of_scores(scores))
+    with atomic_write(run / chance.ERRORS) as temporary, temporary.open("wb") as file:
+        np.save(file, scores["reconstruction"]["model"]["mse"].values)
     OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
     with waiting("report"):
         report.write(run, scores, list(pictures), subject, EXPLAINED, cfg, left_out(subject))

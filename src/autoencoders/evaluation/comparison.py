@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from autoencoders import figures, hardware, trained
+from autoencoders import chance, figures, hardware, trained
 from autoencoders.compare import Options
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, one_line, suggest
@@ -27,11 +27,6 @@ from autoencoders.training import build_data
 
 BOUND = (50, 1000)  # samples and images of the importance-weighted bound
 PICTURES, LONGEST = 10, 24  # images a row of the figure, and letters a line of its title
-# What of a run's data leaves the test images as they are.
-OF_TRAINING = (
-    "batch_size", "eval_batch_size", "validation_size", "train_size", "flip", "shift", "corrupt_once", "seed",
-    "only", "without", "root", "input_root", "cache", "cache_gb", "strict", "supervision", "blind_spots",
-)  # fmt: skip
 LOWER_IS_BETTER = ("mse", "mae", "chroma_mse", "chroma_error", "ciede2000", "reconstruction_nll")
 HIGHER_IS_BETTER = (
     "psnr", "ssim", "gain_db", "accuracy", "accuracy_2", "accuracy_5", "linear_probe", "knn", "elbo",
@@ -58,7 +53,7 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     names, data = named(options.runs), build_data(of_data)
     models = dict(zip(names, map(model_of, options.runs, configs), strict=True))
     chosen = any(word.lstrip("+~").startswith("data=") for word in options.overrides)
-    check_images(dict(zip(options.runs, models.values(), strict=True)), configs, data, chosen)
+    check_images(options.runs, list(models.values()), configs, data, chosen)
     notes = list(differing(names, configs, of_data))
     for note in notes:
         print(f"note: {note}", flush=True)
@@ -116,7 +111,11 @@ def model_of(run: Path, config: DictConfig) -> BaseModel:
 
 
 def check_images(
-    models: Mapping[Path, BaseModel], configs: Sequence[DictConfig], data: ImageDataModule, chosen: bool
+    runs: Sequence[Path],
+    models: Sequence[BaseModel],
+    configs: Sequence[DictConfig],
+    data: ImageDataModule,
+    chosen: bool,
 ) -> None:
     """
     Args:
@@ -125,8 +124,8 @@ def check_images(
     Raises:
         UserError: a model does not take the images, or was trained on another data set.
     """
-    (first, *_) = models
-    for (run, model), config in zip(models.items(), configs, strict=True):
+    first = runs[0]
+    for run, model, config in zip(runs, models, configs, strict=True):
         for verb, mine, theirs in (
             ("reads", model.input_shape, data.input_shape), ("gives", model.target_shape, data.target_shape),
         ):  # fmt: skip
@@ -160,7 +159,8 @@ def _described(data: ImageDataModule) -> str:
 def test_images(config: DictConfig) -> dict[str, Any]:
     """What of a run's config makes its test images what they are."""
     data: Any = OmegaConf.to_container(config.data, resolve=True)
-    return {key: value for key, value in data.items() if key not in OF_TRAINING and key != "_target_"}
+    of_test = chance.test_images(data)
+    return {key: value for key, value in of_test.items() if key not in ("_target_", "root", "input_root")}
 
 
 def differing(names: Sequence[str], configs: Sequence[DictConfig], of_data: DictConfig) -> list[str]:
