@@ -104,7 +104,10 @@ def test_the_user_chooses_the_images_and_the_groups(
         ("DENOISER DENOISER beside=yes", "beside=yes must be true or false"),
         ("DENOISER DENOISER corruption=gausian", "no corruption=gausian: did you mean 'gaussian'?"),
         ("DENOISER DENOISER corruption.std=-1", "corruption.std=-1 must be ≥ 0"),
-        ("DENOISER DENOISER groups=feature", "groups=feature: of denoiser did you mean 'features'?"),
+        (
+            "DENOISER DENOISER groups=feature",
+            "groups=feature: denoiser has no such scores: did you mean 'features'?",
+        ),
         ("DENOISER COLORIZER", "reads images of (1, 32, 32) (C, H, W), and to be tested on the images of"),
         ("DENOISER CLOTHES", "was trained on FashionMNIST and"),
         ("DENOISER EMPTY", "is not a run folder"),

@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 import scipy.stats
 from numpy.typing import NDArray
+from sklearn.metrics import (
+    adjusted_rand_score,
+    average_precision_score,
+    normalized_mutual_info_score,
+    roc_auc_score,
+)
 
 from autoencoders import chance
-from autoencoders.evaluation import intervals
+from autoencoders.evaluation import anomalies, intervals, representation
 from autoencoders.evaluation.intervals import Mean
 
 
@@ -97,6 +103,42 @@ def test_what_is_of_some_images_is_compared_on_these() -> None:
     assert intervals.difference(first, Mean(values[10:], slice(10, None)), 90) is None
 
 
+def test_a_quantile_has_scipy_s_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "FEW", 2000)
+    values = np.random.default_rng(0).exponential(size=300)
+    median = intervals.Statistic(lambda places: float(np.median(values[places])), 300)
+    assert float(median) == np.median(values)
+    intervals.estimate({"model": {"median": median}}, 300)
+    known = scipy.stats.bootstrap(
+        (values,), np.median, n_resamples=5000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert median.interval == pytest.approx((known.low, known.high), abs=0.05 * (known.high - known.low))
+
+
+def test_clusters_agree_with_classes_as_scikit_learn_says() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 300)
+    clusters = np.where(rng.random(300) < 0.6, (labels + 1) % 4, rng.integers(0, 6, 300))
+    places = rng.integers(0, 300, 200)
+    for few in (np.arange(300), places, places[:1]):
+        for measure, known in (
+            (representation.mutual_information, normalized_mutual_info_score),
+            (representation.rand_index, adjusted_rand_score),
+        ):
+            found = representation.agreement(measure, clusters, labels, few)
+            assert found == pytest.approx(known(labels[few], clusters[few]), abs=1e-9)
+
+
+def test_areas_under_curves_are_scikit_learn_s() -> None:
+    rng = np.random.default_rng(0)
+    for size in (5, 300):
+        told = np.arange(size) % 5 == 0
+        for errors in (rng.random(size) + 0.3 * told, rng.integers(0, 4, size) / 4):  # the latter with ties
+            assert anomalies.roc_auc(told, errors) == pytest.approx(roc_auc_score(told, errors))
+            known = average_precision_score(told, errors)
+            assert anomalies.average_precision(told, errors) == pytest.approx(known)
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.5, math.nan], [0.5, math.inf]])
 def test_what_is_no_mean_of_numbers_has_no_interval(values: list[float]) -> None:
     mean = Mean(values)
@@ -134,20 +176,19 @@ def job(folder: Path, errors: NDArray[np.float64], std: float = 0.5) -> Path:
 
 
 def test_jobs_of_several_seeds_are_told_apart_by_their_spread() -> None:
-    groups = [
+    groups: list[dict[Path, float]] = [
         {Path(f"{name}{seed}"): mean + 0.01 * seed for seed in (-1, 0, 1)}
         for name, mean in {"a": 0.5, "b": 0.505, "c": 0.9}.items()
     ]
-    once: list[dict[Path, float]] = [*groups, {Path("once"): 0.501}]
-    expected = {Path(f"{name}{s}"): mark for name, mark in {"a": "best", "b": "within chance"}.items()
-                for s in (-1, 0, 1)}  # fmt: skip
-    assert chance.near_best(groups) == chance.near_best(once) == expected
-    same: list[dict[Path, float]] = [
-        {Path("d"): 0.5, Path("e"): 0.5},
-        {Path("f"): 0.5, Path("g"): 0.5},
-        {Path("h"): 1, Path("i"): 1},
-    ]
-    assert set(chance.near_best(same)) == set(map(Path, "defg"))
+    marks = {"a": "best", "b": "within chance", "c": ""}
+    expected = {Path(f"{name}{seed}"): mark for name, mark in marks.items() for seed in (-1, 0, 1)}
+    assert chance.near_best(groups, "val/mse") == expected
+    once = {Path("once"): 0.501}
+    assert chance.near_best([*groups, once], "val/mse") == {**expected, Path("once"): "not compared"}
+    same: list[dict[Path, float]] = [{Path(x): 0.5, Path(y): 0.5} for x, y in ("de", "fg")]
+    found = chance.near_best([*same, {Path("h"): 1, Path("i"): 1}], "val/mse")
+    assert [found[Path(name)] for name in "defghi"] == ["best"] * 2 + ["within chance"] * 2 + [""] * 2
+    assert chance.near_best(groups[:1], "val/mse") == {}
 
 
 def test_jobs_of_one_seed_are_told_apart_by_their_test_images(tmp_path: Path) -> None:
@@ -162,14 +203,13 @@ def test_jobs_of_one_seed_are_told_apart_by_their_test_images(tmp_path: Path) ->
         "not evaluated": tmp_path / "nothing",
     }
     groups = [{folder: 0.5 + 0.01 * place} for place, folder in enumerate(jobs.values())]
-    assert chance.near_best(groups) == {jobs["best"]: "best", jobs["near"]: "within chance"}
-    for content in (
-        b"",
-        b"PK\x03\x04",
-        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999,)}\n",
-    ):
+    marks = ["best", "within chance", "", *["not compared"] * 3]
+    assert chance.near_best(groups, "val/mse") == dict(zip(jobs.values(), marks, strict=True))
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999,)}" + b" " * 51 + b"\n"
+    for content in (b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00\x76\x00" + header):
         (jobs["near"] / chance.ERRORS).write_bytes(content)
-        assert chance.near_best(groups) == {jobs["best"]: "best"}
+        assert chance.near_best(groups, "val/mse")[jobs["near"]] == "not compared"
     np.save(jobs["near"] / chance.ERRORS, np.array([{}] * 200), allow_pickle=True)
-    assert chance.near_best(groups) == {jobs["best"]: "best"}
-    assert chance.near_best([{tmp_path / "nothing": 0.1}, *groups]) == {}
+    assert chance.near_best(groups, "val/mse")[jobs["near"]] == "not compared"
+    assert chance.near_best([{tmp_path / "nothing": 0.1}, *groups], "val/mse") == {}
+    assert chance.near_best(groups, "val/loss") == {}

@@ -207,7 +207,7 @@ def mark(folder: Path, rows: Sequence[Row], metric: str) -> None:
         for group in but_for_seeds(rows)[1].values()
         if all(metric in row.metrics for row in group)
     ]
-    marks = near_best(values)
+    marks = near_best(values, metric)
     for row in rows:
         row.chance = marks.get(folder / row.name, "")
 

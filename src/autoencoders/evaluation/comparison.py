@@ -4,7 +4,7 @@ chance. See `compare.py`."""
 import os
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ HIGHER_IS_BETTER = (
 )  # fmt: skip
 EXPLAINED = (
     "Below: scores minus those of {first}, image by image. Here ± is half of an interval that is wide enough "
-    f"for all differences of a column to hold at once with {intervals.LEVEL:.0%}, so the more there are, the "
-    "wider it is; columns are not corrected for each other. A * marks a difference beyond chance: its "
+    f"for all differences of a column to hold at once with {100 * intervals.LEVEL:g} %: the more there are, "
+    "the wider it is; columns are not corrected for each other. A * marks a difference beyond chance: its "
     "interval leaves out 0. It tells what other test images would change, not what another seed would."
 )
 
@@ -52,7 +52,7 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     hardware.prepare()
     names, data = named(options.runs), build_data(of_data)
     models = dict(zip(names, map(model_of, options.runs, configs), strict=True))
-    chosen = any(word.lstrip("+~").startswith("data=") for word in options.overrides)
+    chosen = {word.lstrip("+~").partition("=")[0] for word in options.overrides}
     check_images(options.runs, list(models.values()), configs, data, chosen)
     notes = list(differing(names, configs, of_data))
     for note in notes:
@@ -115,17 +115,19 @@ def check_images(
     models: Sequence[BaseModel],
     configs: Sequence[DictConfig],
     data: ImageDataModule,
-    chosen: bool,
+    chosen: Collection[str],
 ) -> None:
     """
     Args:
-        chosen: whether the user has said which data set it is to be.
+        chosen: the keys that the user has said.
 
     Raises:
         UserError: a model does not take the images, or was trained on another data set.
     """
-    first = runs[0]
-    for run, model, config in zip(runs, models, configs, strict=True):
+    first, places = runs[0], [config.data.get("root") for config in configs]
+    for run, model, config, place in zip(runs, models, configs, places, strict=True):
+        # An exported folder does not tell.
+        roots = {os.path.realpath(root) for root in (place, places[0]) if root}
         for verb, mine, theirs in (
             ("reads", model.input_shape, data.input_shape), ("gives", model.target_shape, data.target_shape),
         ):  # fmt: skip
@@ -136,19 +138,24 @@ def check_images(
                     f"{first} it must be {tuple(theirs)}"
                 )
         own = build_data(config)
-        if not chosen and not _same_pictures(own, data):
+        if "data" not in chosen and not _same_pictures(own, data, set() if "data.root" in chosen else roots):
+            known = "data=mnist" if getattr(own, "source", None) else "data.root=pictures"
             raise UserError(
                 f"{run} was trained on {_described(own)} and {first} on {_described(data)}: say what to test "
-                "on, such as data=mnist"
+                f"on, such as {known}"
             )
 
 
-def _same_pictures(a: ImageDataModule, b: ImageDataModule) -> bool:
+def _same_pictures(a: ImageDataModule, b: ImageDataModule, roots: Collection[str]) -> bool:
+    """Whether two runs' data are of the same pictures, up to what is made of them.
+
+    Args:
+        roots: the places that they were at, as far as these tell of the pictures.
+    """
     source = getattr(a, "source", None)
     if source is not None:
         return source is getattr(b, "source", None)
-    roots = [of.root and os.path.realpath(of.root) for of in (a, b) if hasattr(of, "root")]
-    return type(a) is type(b) and (None in roots or len(set(roots)) < 2)
+    return type(a) is type(b) and len(roots) < 2
 
 
 def _described(data: ImageDataModule) -> str:
@@ -168,7 +175,8 @@ def differing(names: Sequence[str], configs: Sequence[DictConfig], of_data: Dict
     tested, said = test_images(of_data), list[str]()
     for name, config in zip(names, configs, strict=True):
         own = test_images(config)
-        other = [key for key in tested if key in own and own[key] != tested[key]]
+        # None: as the pictures are, which the models' shapes tell of.
+        other = [key for key in tested if own.get(key) not in (None, tested[key]) and tested[key] is not None]
         if other:
             was, now = (", ".join(_setting(key, of[key]) for key in other) for of in (own, tested))
             said.append(one_line(f"{name} was trained with {was}, and is tested with {now}"))
@@ -199,7 +207,7 @@ def scores_of(
             **groups_of(subject, BOUND),
         }
         if group.replace("_", " ") not in known:
-            raise UserError(f"groups={group}: of {name} {suggest(group, known)}")
+            raise UserError(f"groups={group}: {name} has no such scores: {suggest(group, known)}")
         of_subject = known[group.replace("_", " ")](subject)
         scores[name] = of_subject.pop("model")
         others |= of_subject if with_others else {}

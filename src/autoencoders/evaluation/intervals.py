@@ -3,7 +3,7 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,24 @@ from torch import Tensor
 from autoencoders.evaluation.subject import Scores
 
 RESAMPLES, LEVEL, SEED = 1000, 0.95, 0
+FEW = 200  # resamples of what is no mean, and so is computed anew of each
 BLOCK = 4_000_000  # numbers of the resamples that are held at once
 EXPLAINED = (
-    f"± is half of the {LEVEL:.0%} interval ({RESAMPLES:,} bootstrap resamples of the test images): how far "
-    "a score may be off because these were the test images. Numbers without ± are no means over test images."
+    f"± is half of the {100 * LEVEL:g} % interval ({RESAMPLES:,} bootstrap resamples of the test images, "
+    f"{FEW} for what is no mean over them): how far a score may be off because these were the test images. "
+    "Scores of samples and properties of the code have none."
 )
 Interval = tuple[float, float]
+Places = NDArray[np.int64]  # of test images
 
 
-class Mean(float):
+class Score(float):
+    """A score of test images, whose interval can be estimated."""
+
+    interval: Interval | None = None  # once it has been
+
+
+class Mean(Score):
     """A score that is a mean over test images, and what it is the mean of.
 
     Args:
@@ -31,14 +40,29 @@ class Mean(float):
     """
 
     values: NDArray[np.float32]
-    places: slice | NDArray[np.int64]
-    interval: Interval | None  # once it has been estimated
+    places: slice | Places
 
-    def __new__(cls, values: ArrayLike, places: slice | NDArray[np.int64] = slice(None)) -> "Mean":
+    def __new__(cls, values: ArrayLike, places: slice | Places = slice(None)) -> "Mean":
         array = np.asarray(values, np.float32)
         mean = super().__new__(cls, array.mean(dtype=np.float64))
-        mean.values, mean.places, mean.interval = array, places, None
+        mean.values, mean.places = array, places
         return mean
+
+
+class Statistic(Score):
+    """A score that is no mean.
+
+    Args:
+        of: computes it of the test images at some places (n,), any of them several times.
+        count: how many test images there are.
+    """
+
+    of: Callable[[Places], float]
+
+    def __new__(cls, of: Callable[[Places], float], count: int) -> "Statistic":
+        statistic = super().__new__(cls, of(np.arange(count)))
+        statistic.of = of
+        return statistic
 
 
 class Means:
@@ -66,17 +90,24 @@ class Means:
 
 
 def estimate(scores: Scores, count: int) -> None:
-    """Gives each score of a group that can have one its interval: those that are means over several of the
-    `count` test images. All are drawn with the same resamples."""
+    """Gives each score of a group that can have one its interval: those of several of the `count` test
+    images. All are drawn with the same resamples."""
     every = [value for metrics in scores.values() for value in metrics.values()]
     means = [value for value in every if isinstance(value, Mean) and _varies(value)]
+    others = [value for value in every if isinstance(value, Statistic) and math.isfinite(value) and count > 1]
     if means:
-        tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-        # Of a few images some resamples have none.
-        for mean, low, high in zip(
-            means, *np.nanquantile(bootstrap(means, count), tails, axis=0), strict=True
-        ):
-            mean.interval = float(low), float(high)
+        _give(means, bootstrap(means, count))
+    if others:
+        rng = np.random.default_rng(SEED)
+        drawn = (rng.integers(count, size=count) for _ in range(FEW))
+        _give(others, np.array([[other.of(places) for other in others] for places in drawn]))
+
+
+def _give(scores: Sequence[Score], drawn: NDArray[np.float64]) -> None:
+    """Gives scores (S,) the interval of what resamples made of them (R, S); of some there may be nothing."""
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    for score, low, high in zip(scores, *np.nanquantile(drawn, tails, axis=0), strict=True):
+        score.interval = float(low), float(high)
 
 
 def _varies(mean: Mean) -> bool:
@@ -132,7 +163,7 @@ def plain(scores: Mapping[str, Scores]) -> dict[str, Scores]:
     """The groups' scores as numbers alone."""
     return {
         group: {
-            row: {m: float(v) if isinstance(v, Mean) else v for m, v in metrics.items()}
+            row: {m: float(v) if isinstance(v, Score) else v for m, v in metrics.items()}
             for row, metrics in rows.items()
         }
         for group, rows in scores.items()
@@ -143,7 +174,7 @@ def of_scores(scores: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, Int
     """The groups' intervals, by row and metric."""
     return {
         group: {
-            row: {m: v.interval for m, v in metrics.items() if isinstance(v, Mean) and v.interval}
+            row: {m: v.interval for m, v in metrics.items() if isinstance(v, Score) and v.interval}
             for row, metrics in rows.items()
         }
         for group, rows in scores.items()
@@ -159,7 +190,7 @@ def text(value: Any) -> str:
     >>> text(mean)
     '0.2500 ± 0.0012'
     """
-    if isinstance(value, Mean) and value.interval is not None:
+    if isinstance(value, Score) and value.interval is not None:
         half = (value.interval[1] - value.interval[0]) / 2
         if half >= 1e-6 * max(1e-3, abs(value)):
             digits = max(0, 1 - math.floor(math.log10(half)))

@@ -181,5 +181,5 @@ def _read(path: Path) -> dict[str, Any]:
 def _explained(group: Callable[..., Any] | None) -> str:
     """What a group's metrics are, from its docstring."""
     text = inspect.getdoc(group) or ""
-    text = text.partition("\n\nReturns:")[0].replace("`", "")
+    text = re.split(r"\n\n(?:Args|Returns):", text)[0].replace("`", "")
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text)  # a page breaks its lines itself

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoencoders.data.pairs import Batch
-from autoencoders.evaluation.intervals import Means
+from autoencoders.evaluation.intervals import Means, Places, Statistic
 from autoencoders.evaluation.subject import MOST_INPUTS, MOST_NUMBERS, Scores, Subject, waiting
 from autoencoders.metrics import psnr, squared_error
 
@@ -204,10 +204,14 @@ def reconstruction(
         for batch in subject.batches(test, "filters", restore.every):
             add(restored, batch, restore(batch))
     scores = means.scores() | restored.scores()
-    errors = torch.from_numpy(scores["model"]["mse"].values)
-    spread = torch.quantile(errors, torch.tensor([0.05, 0.5, 0.95])).tolist()
-    scores["model"] |= dict(zip(("mse_p05", "mse_median", "mse_p95"), spread, strict=True))
+    errors = scores["model"]["mse"].values
+    for metric, level in {"mse_p05": 0.05, "mse_median": 0.5, "mse_p95": 0.95}.items():
+        scores["model"][metric] = Statistic(partial(_quantile, errors, level), len(errors))
     scores["model"]["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if model.has_code:
         scores["model"]["code_bits"] = model.code_bits
-    return scores, errors
+    return scores, torch.from_numpy(errors)
+
+
+def _quantile(errors: NDArray[np.float32], level: float, places: Places) -> float:
+    return float(np.quantile(errors[places], level))
