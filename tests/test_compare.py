@@ -101,6 +101,8 @@ def test_the_user_chooses_the_images_and_the_groups(
         ("DENOISER DENOISER model.code_dim=3", "only data and corruption can be changed"),
         ("DENOISER DENOISER out=", "out= names nothing"),
         ("DENOISER DENOISER out=FILE", "must be a folder"),
+        ("DENOISER DENOISER out=FILE/in/it", "must be a folder"),
+        ("DENOISER DENOISER groups=latent_space", "has no means over test images"),
         ("DENOISER DENOISER beside=yes", "beside=yes must be true or false"),
         ("DENOISER DENOISER corruption=gausian", "no corruption=gausian: did you mean 'gaussian'?"),
         ("DENOISER DENOISER corruption.std=-1", "corruption.std=-1 must be ≥ 0"),
@@ -121,7 +123,7 @@ def test_what_can_not_be_compared_is_said_in_one_line(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     known = {name.upper(): str(made / name) for name in ("denoiser", "colorizer", "clothes")}
-    known |= {"EMPTY": "empty", "out=FILE": "out=file"}
+    known |= {"EMPTY": "empty", "out=FILE": "out=file", "out=FILE/in/it": "out=file/in/it"}
     line = line_of(lambda: compare.main([known.get(word, word) for word in words.split()]))
     assert line is not None
     assert message in line

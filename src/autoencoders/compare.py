@@ -65,7 +65,8 @@ def parse(words: Sequence[str]) -> Options:
         if given.get(key, "true").lower() not in ("true", "false"):
             raise UserError(f"{key}={given[key]} must be true or false")
     options.out = Path(given["out"]) if "out" in given else options.out
-    if options.out.exists() and not options.out.is_dir():
+    nearest = next(path for path in (options.out, *options.out.parents) if path.exists())
+    if not nearest.is_dir():
         raise UserError(f"out={options.out} must be a folder")
     options.groups = list(dict.fromkeys(given.get("groups", "reconstruction").split(",")))
     options.beside = given.get("beside", "true").lower() == "true"

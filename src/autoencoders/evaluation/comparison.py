@@ -197,7 +197,7 @@ def scores_of(
     """One group of scores: a row a model, and what the first of them has beside it.
 
     Raises:
-        UserError: a model has no such group.
+        UserError: a model has no such group, or there is nothing in it to be compared.
     """
     scores, others = Scores(), Scores()
     for place, (name, subject) in enumerate(subjects.items()):
@@ -211,6 +211,8 @@ def scores_of(
         of_subject = known[group.replace("_", " ")](subject)
         scores[name] = of_subject.pop("model")
         others |= of_subject if with_others else {}
+    if not any(isinstance(value, Mean) for name in subjects for value in scores[name].values()):
+        raise UserError(f"groups={group} has no means over test images, and only these are compared")
     return scores | others
 
 
