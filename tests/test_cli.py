@@ -89,7 +89,15 @@ def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: P
     for name in ("mse", "mae", "psnr", "ssim"):
         assert first["model"][name] == pytest.approx(tested[f"test/{name}"], rel=1e-4)
     assert (trained / "evaluation" / "figures" / "manifold.png").stat().st_size > 1000
-    assert "decoder" in (trained / "evaluation" / "report.html").read_text()
+    page = (trained / "evaluation" / "report.html").read_text()
+    assert "decoder" in page
+    assert len(re.findall(r"<td>[\d.]+ ± [\d.]+</td>", page)) > 20
+    intervals = json.loads((trained / "evaluation" / "intervals.json").read_text())["reconstruction"]
+    for row, metrics in intervals.items():
+        assert all(low <= first[row][metric] <= high for metric, (low, high) in metrics.items())
+    assert {"mse", "gain_db"} < set(intervals["median filter"])
+    errors = np.load(trained / "evaluation" / "errors.npy")
+    assert errors.mean() == pytest.approx(first["model"]["mse"], rel=1e-5)
     refused = run("evaluate.py", data_root, f"run={trained}", "model.code_dim=3", ok=False)
     assert "is trained" in refused.stderr
     run("evaluate.py", data_root, f"run={trained}", "corruption=masking", "logger=csv")

@@ -75,7 +75,7 @@ def subject(composed: Compose, *overrides: str) -> Subject:
 
 def test_hungarian_accuracy_forgives_names_only() -> None:
     labels = np.array([0, 0, 1, 1, 2, 2])
-    assert representation.hungarian_accuracy(np.array([2, 2, 0, 0, 1, 1]), labels, 3) == 1
+    assert float(representation.hungarian_accuracy(np.array([2, 2, 0, 0, 1, 1]), labels, 3)) == 1
     assert representation.hungarian_accuracy(np.array([2, 2, 0, 1, 1, 1]), labels, 3) == pytest.approx(5 / 6)
     assert representation.hungarian_accuracy(np.zeros(6, int), labels, 3) == pytest.approx(1 / 3)
 
@@ -89,7 +89,7 @@ def test_probe_separates_what_is_separable() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)
     points = (rng.normal(size=(300, 2)) + 20 * np.eye(3)[labels][:, :2]).astype(np.float32)
-    assert representation.probe(points[:200], labels[:200], points[200:], labels[200:]) == 1
+    assert float(representation.probe(points[:200], labels[:200], points[200:], labels[200:])) == 1
 
 
 def test_frechet_distance_of_gaussians() -> None:

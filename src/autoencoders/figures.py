@@ -28,7 +28,7 @@ def image_rows(images: Mapping[str, Tensor]) -> Figure:
     axes = figure.subplots(len(images), 1, squeeze=False)[:, 0]
     for axis, (title, row) in zip(axes, images.items(), strict=True):
         _show(axis, row, columns=count)
-        axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=11)
+        axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=11, parse_math=False)
     return figure
 
 

@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from autoencoders import jobs, runs, untrusted
+from autoencoders.chance import near_best
 from autoencoders.config import check
 from autoencoders.errors import UserError, one_line, one_line_errors
 from autoencoders.files import atomic_write
@@ -37,6 +38,7 @@ class Row:
     error: str = ""
     code_dim: int | None = None
     scores: dict[str, float] = field(default_factory=dict)  # of an evaluation, "<group>/<row>/<metric>"
+    chance: str = ""  # "best", or "within chance" of it
 
 
 def read_job(folder: Path) -> Row:
@@ -104,22 +106,26 @@ def summarize(folder: Path) -> list[Row]:
     for row in rows:
         row.metrics |= chosen(row.scores, columns)
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    mark(folder, rows, metric)
+    best = ["best"] if any(row.chance for row in rows) else []
     with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["job", *keys, "status", *metrics, "error"])
+        writer.writerow(["job", *keys, "status", *metrics, *best, "error"])
         for row in rows:
             overrides, values = (
                 [row.overrides.get(k, "") for k in keys],
                 [row.metrics.get(m, "") for m in metrics],
             )
-            writer.writerow([row.name, *overrides, row.status, *values, row.error])
+            marks = [row.chance for _ in best]
+            writer.writerow([row.name, *overrides, row.status, *values, *marks, row.error])
     shown = [m for m in dict.fromkeys((metric, *SHOWN, reference)) if m in metrics]
     with atomic_write(folder / "summary.md") as temporary:
         temporary.write_text(markdown(rows, [*shown, *(c for c in columns if c in metrics)]))
-    cells = [["job", *keys, "status", *shown]]
+    cells = [["job", *keys, "status", *shown, *best]]
     for row in rows:
         numbers = [f"{row.metrics[m]:.5g}" if m in row.metrics else "" for m in shown]
         cells.append([one_line(row.name), *(row.overrides.get(k, "") for k in keys), row.status, *numbers])
+        cells[-1] += [row.chance for _ in best]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print()
     for line in cells:
@@ -128,7 +134,7 @@ def summarize(folder: Path) -> list[Row]:
     if any(metric in row.metrics for row in rows):
         plot(rows, metric, reference, folder / "summary.png")
         print(f"  plot   {folder / 'summary.png'}")
-        page(folder, rows, metric, [*keys, "status", *metrics])
+        page(folder, rows, metric, [*keys, "status", *best, *metrics])
         print(f"  page   {folder / 'summary.html'}")
     return rows
 
@@ -175,15 +181,35 @@ def chosen(scores: Mapping[str, float], columns: Mapping[str, Sequence[str]]) ->
 def markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """A table of the finished jobs, to be put into a text: those that differ in their seed alone are one
     line, mean ± standard deviation."""
+    keys, groups = but_for_seeds(rows)
+    best = ["best"] if any(row.chance for row in rows) else []
+    lines = [[*keys, "runs", *metrics, *best], ["---"] * (len(keys) + 1 + len(metrics) + len(best))]
+    for place, of_group in groups.items():
+        values = [[row.metrics[m] for row in of_group if m in row.metrics] for m in metrics]
+        marks = [of_group[0].chance for _ in best]
+        lines.append([*place, str(len(of_group)), *map(mean_and_deviation, values), *marks])
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def but_for_seeds(rows: Sequence[Row]) -> tuple[list[str], dict[tuple[str, ...], list[Row]]]:
+    """The overrides but for the seed in which the finished jobs differ, and these jobs by their values."""
     done = [row for row in rows if row.status == "finished"]
     keys, groups = [key for key in varying(done) if key != "seed"], dict[tuple[str, ...], list[Row]]()
     for row in done:
         groups.setdefault(tuple(row.overrides.get(key, "") for key in keys), []).append(row)
-    lines = [[*keys, "runs", *metrics], ["---"] * (len(keys) + 1 + len(metrics))]
-    for place, of_group in groups.items():
-        values = [[row.metrics[m] for row in of_group if m in row.metrics] for m in metrics]
-        lines.append([*place, str(len(of_group)), *map(mean_and_deviation, values)])
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+    return keys, groups
+
+
+def mark(folder: Path, rows: Sequence[Row], metric: str) -> None:
+    """Says of each job whether it is the best, or within chance of it."""
+    values = [
+        {folder / row.name: row.metrics[metric] for row in group}
+        for group in but_for_seeds(rows)[1].values()
+        if all(metric in row.metrics for row in group)
+    ]
+    marks = near_best(values, metric)
+    for row in rows:
+        row.chance = marks.get(folder / row.name, "")
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
@@ -233,6 +259,8 @@ def page(folder: Path, rows: Sequence[Row], metric: str, columns: Sequence[str])
 def _cell(row: Row, column: str) -> Any:
     if column == "status":
         return row.error or row.status
+    if column == "best":
+        return row.chance
     return row.metrics.get(column, row.overrides.get(column, ""))
 
 

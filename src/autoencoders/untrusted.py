@@ -314,6 +314,21 @@ def numbers(path: Path, metrics: Any) -> dict[str, float]:
     return metrics
 
 
+def read_array(path: Path) -> Any:
+    """The numbers (N,) in a .npy file, as float32."""
+    import numpy as np
+
+    try:  # mapped, so that a header that promises more than there is takes no memory
+        array = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception:  # what is no array makes this raise all kinds
+        raise UserError(f"{path} does not hold an array") from None
+    if array.ndim != 1 or array.dtype != np.float32 or not len(array):
+        raise UserError(f"{path} must hold an array (N,) of float32")
+    return np.array(array)
+
+
 def read_yaml(path: Path) -> Any:
     """A YAML file as lists, dicts and strings: no tag is honoured and no interpolation resolved."""
     text = _scanned(path)

@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from autoencoders import figures, runs, untrusted
+from autoencoders import chance, figures, runs, untrusted
 from autoencoders.config import shareable
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, suggest
@@ -22,13 +23,14 @@ from autoencoders.evaluation import (
     contraction,
     discrete,
     generation,
+    intervals,
     latent,
     report,
     representation,
     restoration,
 )
 from autoencoders.evaluation.subject import Scores, Subject, waiting
-from autoencoders.files import write_json
+from autoencoders.files import atomic_write, write_json
 from autoencoders.loggers import log_evaluation
 from autoencoders.metrics import metric_names, squared_error
 from autoencoders.models import BaseModel
@@ -62,12 +64,16 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
     folder.mkdir(exist_ok=True)
     for name, figure in tqdm(pictures.items(), desc="figures", leave=False, disable=None):
         figures.save(figure, folder / "figures" / f"{name}.png")
-    write_json(folder / "metrics.json", scores)
+    numbers = intervals.plain(scores)
+    write_json(folder / "metrics.json", numbers)
+    write_json(folder / "intervals.json", intervals.of_scores(scores))
+    with atomic_write(run / chance.ERRORS) as temporary, temporary.open("wb") as file:
+        np.save(file, scores["reconstruction"]["model"]["mse"].values)
     OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
     with waiting("report"):
         report.write(run, scores, list(pictures), subject, EXPLAINED, cfg, left_out(subject))
     print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
-    for where in log_evaluation(run, cfg, scores, folder / "figures"):
+    for where in log_evaluation(run, cfg, numbers, folder / "figures"):
         print(f"  {where}")
     return scores
 
@@ -90,9 +96,10 @@ def score_run(run: Path, cfg: DictConfig, groups: Sequence[str]) -> dict[str, Sc
         raise UserError(f"groups={','.join(groups)}: {suggest(unknown[0], known)}")
     scores = {name: known[name](subject) for name in groups}
     for name, of_group in scores.items():
+        intervals.estimate(of_group, len(subject.data.test))
         print(f"\n{name}\n{table(of_group)}", flush=True)
     (run / "evaluation").mkdir(exist_ok=True)
-    write_json(run / "evaluation" / "groups.json", scores)
+    write_json(run / "evaluation" / "groups.json", intervals.plain(scores))
     return scores
 
 
@@ -111,6 +118,7 @@ def evaluate(
 
     def keep(group: str, of_group: Scores) -> None:
         scores[group] = of_group
+        intervals.estimate(of_group, len(data.test))
         print(f"\n{group}\n{table(of_group)}", flush=True)
 
     reconstruction, errors = restoration.reconstruction(subject)
@@ -222,15 +230,14 @@ def test_errors(run: Path, cfg: DictConfig) -> tuple[float, float]:
     return model / count, corrupted / count
 
 
-def table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """A group's scores as text, a line a row."""
+def table(scores: Mapping[str, Mapping[str, Any]], text: Callable[[Any], str] = intervals.text) -> str:
+    """A group's scores as text, a line a row; `text` makes a cell of a score."""
     columns = metric_names(scores)
-    first = max(map(len, scores)) + 2
-    widths = [max(10, len(column) + 2) for column in columns]
-    lines = [" " * first + "".join(f"{column:>{w}}" for column, w in zip(columns, widths, strict=True))]
+    lines = [["", *columns]]
     for row, metrics in scores.items():
-        cells = (
-            f"{metrics[c]:>{w}.4g}" if c in metrics else " " * w for c, w in zip(columns, widths, strict=True)
-        )
-        lines.append(f"{row:<{first}}" + "".join(cells))
-    return "\n".join(lines)
+        lines.append([row, *(text(metrics[c]) if c in metrics else "" for c in columns)])
+    first, *widths = (max(map(len, cells)) + 2 for cells in zip(*lines, strict=True))
+    return "\n".join(
+        f"{row:<{first}}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+        for row, *cells in lines
+    )

@@ -1,11 +1,15 @@
 """Anomalies: images of classes that a model was not trained on, told by how badly it reconstructs them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 
+from autoencoders.evaluation.intervals import Places, Statistic
 from autoencoders.evaluation.subject import Scores, Subject
 from autoencoders.metrics import squared_error
 
@@ -30,7 +34,27 @@ def anomalies(subject: Subject) -> Scores:
 
 
 def _scores(left_out: NDArray[np.bool_], errors: NDArray[np.float64]) -> dict[str, float]:
-    return {
-        "roc_auc": float(roc_auc_score(left_out, errors)),
-        "pr_auc": float(average_precision_score(left_out, errors)),
-    }
+    def area(under: Callable[..., float], places: Places) -> float:
+        told = left_out[places]
+        return under(told, errors[places]) if 0 < told.sum() < len(told) else float("nan")
+
+    areas = {"roc_auc": roc_auc, "pr_auc": average_precision}
+    return {name: Statistic(partial(area, under), len(errors)) for name, under in areas.items()}
+
+
+# As scikit-learn computes them, whose checks of its input would take longer than all else.
+
+
+def roc_auc(told: NDArray[np.bool_], errors: NDArray[np.float64]) -> float:
+    """The area under the ROC curve of errors (N,) that should tell which images are `told`: how often one of
+    these has a larger error than one of the others, half of the times where they are the same."""
+    ranks, these = rankdata(errors), int(told.sum())
+    return float((ranks[told].sum() - these * (these + 1) / 2) / (these * (len(told) - these)))
+
+
+def average_precision(told: NDArray[np.bool_], errors: NDArray[np.float64]) -> float:
+    """The area under the precision-recall curve, by steps: Σ (Rₙ − Rₙ₋₁) Pₙ over thresholds n."""
+    order = np.argsort(-errors, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(errors[order]) != 0, True))  # of those with the same error
+    found = np.cumsum(told[order])[last]
+    return float((np.diff(found, prepend=0) * found / (last + 1)).sum() / told.sum())

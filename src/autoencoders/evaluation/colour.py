@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from autoencoders.data.modules import as_colour
 from autoencoders.data.pairs import to_float
+from autoencoders.evaluation.intervals import Means
 from autoencoders.evaluation.subject import Scores, Subject
 
 LEVELS = 64  # of luminance, for the mean colour of each
@@ -25,9 +26,9 @@ def colorization(subject: Subject) -> Scores:
     - `colourfulness` of Hasler & Süsstrunk 2003, on a scale of 0..255; the ground truth has a row too.
     """
     palette = mean_colour_of_each_luminance(subject)
-    sums, count = dict[str, dict[str, float]](), 0
-    for batch in subject.batches(subject.data.test, "colours", every=subject.every(MOST_TEST)):
-        count += len(batch.clean)
+    every = subject.every(MOST_TEST)
+    means = Means(slice(None, None, every))
+    for batch in subject.batches(subject.data.test, "colours", every):
         with torch.inference_mode():
             images = {"model": subject.model(batch.corrupted)}
         levels = (batch.corrupted[:, 0].cpu() * (LEVELS - 1)).round().long()
@@ -37,10 +38,8 @@ def colorization(subject: Subject) -> Scores:
             "ground truth": batch.clean,
         }
         for name, image in images.items():
-            of_name = sums.setdefault(name, {})
-            for metric, values in colour_metrics(_last(image), _last(batch.clean)).items():
-                of_name[metric] = of_name.get(metric, 0.0) + float(values.sum())
-    return {name: {m: s / count for m, s in of_name.items()} for name, of_name in sums.items()}
+            means.add(name, colour_metrics(_last(image), _last(batch.clean)))
+    return means.scores()
 
 
 def colour_metrics(

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import trange
 
 from autoencoders.data.pairs import Batch
+from autoencoders.evaluation.intervals import Mean, Means
 from autoencoders.evaluation.subject import Scores, Subject
 from autoencoders.likelihoods import Likelihood
 from autoencoders.losses import kl_decomposition, kl_to_standard_normal, log_importance_weight, reparameterise
@@ -63,15 +64,15 @@ def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Score
     number of an image. `mutual_information`, `total_correlation` and `dimension_wise_kl` are the parts of the
     KL (Chen et al. 2018), q(h) being the mixture of the posteriors of the first test images, as many as go
     into MOST_PAIRS: compare them only between evaluations with codes of one size."""
-    model, count = cast(Variational, subject.model), len(subject.data.test)
-    reconstruction, kl, means, bounds = 0.0, 0.0, list[Tensor](), list[Tensor]()
+    model = cast(Variational, subject.model)
+    means, bounds, of_images = list[Tensor](), list[Tensor](), Means()
     posteriors = list[Tensor]()
     for batch in subject.batches(subject.data.test, "likelihood"):
         mean, log_variance = model.posterior(batch.corrupted)
         code = reparameterise(mean, log_variance, batch.noise.normal(*mean.shape))
         nll = model.likelihood.nll(model.output(code), batch.clean)
-        reconstruction += float(nll.double().sum()) / count
-        kl += float(kl_to_standard_normal(mean, log_variance).double().sum()) / count
+        kl = kl_to_standard_normal(mean, log_variance)
+        of_images.add("model", {"elbo": -nll - kl, "reconstruction_nll": nll, "kl": kl})
         means.append(mean.flatten(1).cpu())
         posteriors.append(torch.stack([part.flatten(1).cpu() for part in (code, mean, log_variance)]))
         if (done := sum(map(len, bounds))) < images:
@@ -79,12 +80,10 @@ def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Score
                 corrupted=batch.corrupted[: images - done], clean=batch.clean[: images - done]
             )
             bounds.append(importance_weighted_bound(model, first, samples).cpu())
-    nll_of_bound = -float(torch.cat(bounds).mean())
-    row = {
-        "elbo": -reconstruction - kl,
-        "reconstruction_nll": reconstruction,
-        "kl": kl,
-        f"nll_{samples}": nll_of_bound,
+    nll_of_bound = -torch.cat(bounds)
+    first_images = slice(len(nll_of_bound))
+    row = of_images.scores()["model"] | {
+        f"nll_{samples}": Mean(nll_of_bound, first_images),
         "active_units": float((torch.cat(means).var(0) > ACTIVE).sum()),
     }
     of_all = torch.cat(posteriors, dim=1)
@@ -92,7 +91,8 @@ def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Score
     parts = kl_decomposition(codes, of_means, of_log_variances, images=1)
     row |= {name: float(part) for name, part in parts.items()}
     if model.likelihood.discrete:
-        row["bits_per_dim"] = nll_of_bound / math.log(2) / batch.clean.shape[1:].numel()
+        bits = nll_of_bound / math.log(2) / batch.clean.shape[1:].numel()
+        row["bits_per_dim"] = Mean(bits, first_images)
     return {"model": row}
 
 

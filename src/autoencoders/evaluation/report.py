@@ -19,6 +19,7 @@ from torch import Tensor
 
 from autoencoders import figures, untrusted
 from autoencoders.config import shareable
+from autoencoders.evaluation import intervals
 from autoencoders.evaluation.subject import Scores, Subject, averaged
 from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
@@ -56,6 +57,7 @@ def write(
         ],
         explorer=explorer(subject) if subject.model.has_code else None,
         left_out=left_out,
+        intervals=intervals.EXPLAINED,
         config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
     )
     with atomic_write(folder / "report.html") as temporary:
@@ -67,7 +69,7 @@ def template(name: str) -> Any:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
     )
-    environment.filters["number"] = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    environment.filters["number"] = intervals.text
     return environment.get_template(f"{name}.j2")
 
 
@@ -179,5 +181,5 @@ def _read(path: Path) -> dict[str, Any]:
 def _explained(group: Callable[..., Any] | None) -> str:
     """What a group's metrics are, from its docstring."""
     text = inspect.getdoc(group) or ""
-    text = text.partition("\n\nReturns:")[0].replace("`", "")
+    text = re.split(r"\n\n(?:Args|Returns):", text)[0].replace("`", "")
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text)  # a page breaks its lines itself

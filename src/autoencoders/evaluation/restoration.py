@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoencoders.data.pairs import Batch
+from autoencoders.evaluation.intervals import Means, Places, Statistic
 from autoencoders.evaluation.subject import MOST_INPUTS, MOST_NUMBERS, Scores, Subject, waiting
 from autoencoders.metrics import psnr, squared_error
 
@@ -152,28 +153,20 @@ def _with_one(numbers: Tensor) -> Tensor:
     return torch.cat([numbers, torch.ones(len(numbers), 1)], dim=1)
 
 
-class Means:
-    """Means over images of the metrics of each row."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, dict[str, Tensor]] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, row: str, metrics: dict[str, Tensor]) -> None:
-        """One value an image (B,) of each metric."""
-        sums = self.sums.setdefault(row, {})
-        for metric, values in metrics.items():
-            sums[metric] = sums.get(metric, torch.zeros(())) + values.double().sum().cpu()
-            count = len(values)
-        self.counts[row] = self.counts.get(row, 0) + count
-
-    def scores(self) -> Scores:
-        return {
-            row: {m: float(s / self.counts[row]) for m, s in sums.items()} for row, sums in self.sums.items()
-        }
+def unaided(subject: Subject, batch: Batch) -> dict[str, Tensor]:
+    """Images (B, C, H, W) by the name of what makes them of x̃ without the model, and without restoring."""
+    images = dict[str, Tensor]()
+    if subject.model.has_code:
+        images[subject.pca_name] = subject.pca_reconstruction(batch.corrupted).expand_as(batch.clean)
+    images |= subject.model.references(batch)
+    return images | (
+        {} if subject.data.test.corrupted is None else {"corrupted image": batch.input_as_output}
+    )
 
 
-def reconstruction(subject: Subject) -> tuple[Scores, Tensor]:
+def reconstruction(
+    subject: Subject, beside: bool = True, restorers: Restorers | None = None
+) -> tuple[Scores, Tensor]:
     """Means over the test images of mse = Σ(r − x)²/pixels, mae = Σ|r − x|/pixels, psnr = −10 log₁₀ mse (dB)
     and ssim (Wang et al. 2004), with the 5 %, 50 % and 95 % quantiles of the images' mse, how many numbers
     the model learns, and `code_bits`, the size of a code: of float32 numbers, or of symbols log₂ of how many
@@ -182,40 +175,44 @@ def reconstruction(subject: Subject) -> tuple[Scores, Tensor]:
     `gain_db` is the psnr above that of the corrupted image, and filters, tuned on validation images, and the
     best linear map (above 4,096 inputs of a window) stand beside the model.
 
+    Args:
+        beside: whether to score what stands beside the model, too.
+        restorers: of this data, if they are there already.
+
     Returns:
         The scores, and the model's squared error of each test image (N,).
     """
-    means, errors = Means(), list[Tensor]()
     model, test = subject.model, subject.data.test
-    restore = Restorers(subject) if test.corrupted is not None else None
+    noisy = test.corrupted is not None
+    restore = (restorers or Restorers(subject)) if noisy and beside else None
+    means, restored = Means(), Means(slice(None, None, restore.every if restore else 1))
 
-    def add(batch: Batch, images: dict[str, Tensor]) -> None:
-        unaided = psnr(batch.input_as_output, batch.clean) if restore else None
+    def add(means: Means, batch: Batch, images: dict[str, Tensor]) -> None:
+        of_corrupted = psnr(batch.input_as_output, batch.clean) if noisy else None
         for name, image in images.items():
             metrics = model.image_metrics(batch, image)
-            if unaided is not None:
-                metrics["gain_db"] = metrics["psnr"] - unaided
+            if of_corrupted is not None:
+                metrics["gain_db"] = metrics["psnr"] - of_corrupted
             means.add(name, metrics)
 
     for batch in subject.batches(test, "reconstruction"):
         with torch.inference_mode():
             images = {"model": model(batch.corrupted)}
-        if model.has_code:
-            images[subject.pca_name] = subject.pca_reconstruction(batch.corrupted).expand_as(batch.clean)
-        images |= model.references(batch)
-        if restore:
-            images["corrupted image"] = batch.input_as_output
-        add(batch, images)
-        errors.append(squared_error(images["model"], batch.clean).cpu())
+        images |= unaided(subject, batch) if beside else {}
+        add(means, batch, images)
     if restore:
         for batch in subject.batches(test, "filters", restore.every):
-            add(batch, restore(batch))
-    scores = means.scores()
-    spread = torch.quantile(torch.cat(errors), torch.tensor([0.05, 0.5, 0.95])).tolist()
-    scores["model"] |= dict(zip(("mse_p05", "mse_median", "mse_p95"), spread, strict=True))
-    scores["model"]["parameters"] = sum(
-        parameter.numel() for parameter in model.parameters() if parameter.requires_grad
-    )
+            add(restored, batch, restore(batch))
+    scores = means.scores() | restored.scores()
+    errors = scores["model"]["mse"].values
+    for metric, level in {"mse_p05": 0.05, "mse_median": 0.5, "mse_p95": 0.95}.items():
+        scores["model"][metric] = Statistic(partial(_quantile, errors, level), len(errors))
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    scores["model"]["parameters"] = sum(parameter.numel() for parameter in learnt)
     if model.has_code:
         scores["model"]["code_bits"] = model.code_bits
-    return scores, torch.cat(errors)
+    return scores, torch.from_numpy(errors)
+
+
+def _quantile(errors: NDArray[np.float32], level: float, places: Places) -> float:
+    return float(np.quantile(errors[places], level))

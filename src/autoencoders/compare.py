@@ -1,0 +1,124 @@
+"""Trained models on the same test images: python -m autoencoders.compare <run> <run> ... [key=value ...]"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from autoencoders import errors, runs, untrusted
+from autoencoders.errors import UserError, suggest
+from autoencoders.export import folder as exported
+from autoencoders.imports import importing
+
+PROGRAM = ("python", "-m", "autoencoders.compare")
+KEYS = {
+    "out": "the folder for the page (compared/<time>)",
+    "groups": "of scores: reconstruction, or others that all of them have, such as reconstruction,features",
+    "beside": "false: without what needs no model, as PCA and filters, some of which take their time",
+    "trust": "true: the runs may use classes of your own",
+}
+EXAMPLE = "runs/denoising/2026-01-31_12-00-00 runs/autoencoder/2026-01-31_12-30-00"
+
+
+@dataclass
+class Options:
+    """What is to be compared, and on which images."""
+
+    runs: list[Path]
+    out: Path
+    groups: list[str] = field(default_factory=lambda: ["reconstruction"])
+    beside: bool = True
+    trust: list[str] = field(default_factory=list)  # the word, if it was said
+    overrides: list[str] = field(default_factory=list)  # of the first run's data and corruption
+
+
+def parse(words: Sequence[str]) -> Options:
+    """
+    Raises:
+        UserError: a word is neither a run's folder nor key=value, or there are fewer than two runs.
+    """
+    options, given = Options([], Path("compared") / runs.started()), dict[str, str]()
+    for word in words:
+        key, equals, value = word.partition("=")
+        group = key.lstrip("+~").partition(".")[0]
+        if Path(word).is_dir():
+            options.runs.append(Path(word))
+        elif not equals or "/" in key:
+            raise UserError(f"no run folder {word}; --help shows the keys")
+        elif key in KEYS:
+            given[key] = value
+        elif group in ("data", "corruption", "figures", "evaluation"):
+            options.overrides.append(word)
+        elif group in untrusted.top_level_keys():
+            raise UserError(f"{word}: of a run that is trained, only data and corruption can be changed")
+        else:
+            raise UserError(f"no key {key}: {suggest(key, KEYS)}")
+    if len(options.runs) < 2:
+        there = f"there is only {options.runs[0]}: " if options.runs else ""
+        raise UserError(f"{there}name two run folders or more: {' '.join(PROGRAM)} {EXAMPLE}")
+    for key in ("out", "groups"):
+        if given.get(key) == "":
+            raise UserError(f"{key}= names nothing")
+    for key in ("beside", "trust"):
+        if given.get(key, "true").lower() not in ("true", "false"):
+            raise UserError(f"{key}={given[key]} must be true or false")
+    options.out = Path(given["out"]) if "out" in given else options.out
+    nearest = next(path for path in (options.out, *options.out.parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"out={options.out} must be a folder")
+    options.groups = list(dict.fromkeys(given.get("groups", "reconstruction").split(",")))
+    options.beside = given.get("beside", "true").lower() == "true"
+    options.trust = [f"trust={given['trust']}"] if "trust" in given else []
+    return options
+
+
+def read_config(folder: Path, trust: bool, trusting: str) -> DictConfig:
+    """That of a run or of an exported folder."""
+    if not exported.is_exported(folder):
+        return runs.read_evaluated(folder, trust, trusting)
+    config = exported.read_config(folder, trust, trusting)
+    config.trust = trust
+    return config
+
+
+def usage() -> str:
+    """What --help shows."""
+    width = max(map(len, KEYS)) + 1
+    return "\n".join(
+        [
+            *(__doc__ or "").splitlines(),
+            "",
+            "The runs, or folders that they were exported to, are tested on the same corrupted images: those",
+            "of the first run, with keys of data and corruption over them. Scores have 95 % intervals, and",
+            "so have their differences from the first run's.",
+            "",
+            *(f"  {key + '=':{width}}  {about}" for key, about in KEYS.items()),
+            "",
+            "More: docs/evaluation.md",
+        ]
+    )
+
+
+def main(words: list[str]) -> None:
+    if {"--help", "-h"} & set(words):
+        print(usage())
+        return
+    options = parse(words)
+
+    def config(run: Path, *overrides: str) -> DictConfig:
+        said = [f"run={run}", *options.trust, *overrides]
+        return runs.compose_evaluated(said, program=PROGRAM, words=words, read=read_config)[1]
+
+    configs = [config(run) for run in options.runs]
+    of_data = config(options.runs[0], *options.overrides)
+    with importing():  # torch and lightning: only for runs that are there
+        from autoencoders.evaluation import comparison
+    comparison.compare(options, configs, of_data)
+
+
+if __name__ == "__main__":
+    sys.path.append(str(Path.cwd()))  # for the user's own modules; at the end, so that it shadows nothing
+    with errors.one_line_errors():
+        main(sys.argv[1:])

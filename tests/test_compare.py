@@ -1,0 +1,146 @@
+"""python -m autoencoders.compare: runs on the same test images."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import folders
+import numpy as np
+import pytest
+import torch
+from command import line_of
+from PIL import Image
+
+import autoencoders
+from autoencoders import compare
+from autoencoders.export import folder as exported
+
+EVIL = "<script>alert(1)</script> $x_{".replace("/", "|")
+
+
+@pytest.fixture(scope="module")
+def made(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with spaces of run folders: a denoiser, an autoencoder, and others that don't go with them."""
+    around = tmp_path_factory.mktemp("my runs")
+    for name, overrides in {
+        "denoiser": ["model=denoising"],
+        EVIL: ["model=autoencoder", "seed=1"],
+        "clothes": ["data=fashion_mnist"],
+        "colorizer": ["model=colorization", "network=linear"],
+    }.items():
+        torch.manual_seed(len(name))
+        folders.make(around / name, data_root, *overrides)
+    return around
+
+
+def test_a_denoiser_an_autoencoder_and_filters(
+    made: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """... and an exported folder of the first, which is no different from it."""
+    run, out = autoencoders.load(made / "denoiser"), tmp_path / "my results" / "out"
+    (tmp_path / "exported").mkdir()
+    exported.write(tmp_path / "exported", run.model, run.config, {}, ())
+    runs = [str(made / "denoiser"), str(made / EVIL), str(tmp_path / "exported")]
+    compare.main([*runs, f"out={out}", f"data.root={data_root}"])
+    about = json.loads((out / "compare.json").read_text())
+    first, other, same = about["runs"]
+    assert about["runs"][first] == runs[0]
+    rows = about["scores"]["reconstruction"]
+    filters = {"PCA 2", "corrupted image", "median filter", "linear (Wiener)"}
+    assert {first, other, same, *filters} < set(rows)
+
+    batch = run.data.first(run.data.test, 37, torch.device("cpu"))
+    of_first, of_other = (
+        np.square(autoencoders.load(folder).reconstruct(batch.corrupted.numpy()) - batch.clean.numpy())
+        .mean((1, 2, 3)) for folder in runs[:2]
+    )  # fmt: skip
+    low, high = rows[first]["mse"]["interval"]
+    assert low < rows[first]["mse"]["value"] < high
+    assert rows[first]["mse"]["value"] == pytest.approx(of_first.mean(), rel=1e-5)
+    differences = about["differences"]["reconstruction"]
+    assert first not in differences
+    assert differences[other]["mse"]["value"] == pytest.approx((of_other - of_first).mean(), rel=1e-4)
+    assert {entry["value"] for entry in differences[same].values()} == {0}
+    assert not any(entry["beyond_chance"] for entry in differences[same].values())
+    assert differences["median filter"]["mse"]["beyond_chance"]
+
+    said = capsys.readouterr().out
+    assert "was trained with corruption=Identity(), and is tested with corruption=Gaussian(mean=0.5," in said
+    assert f"reconstruction: {same} is within chance in mse, mae, psnr, ssim, gain_db" in said
+    page = (out / "compare.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert not any(place in page for place in ("http://", "https://"))
+    with Image.open(out / "figures" / "images.png") as picture:
+        assert picture.height > picture.width / 2  # a row for each of them
+    assert {path.name for path in out.iterdir()} == {"compare.html", "compare.json", "figures"}
+
+
+def test_the_user_chooses_the_images_and_the_groups(
+    made: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(made / "denoiser"), str(made / "clothes"), "data=mnist", "corruption=none", "beside=false"]
+    small = [f"data.root={data_root}", "data.validation_size=30", "data.batch_size=16"]
+    compare.main([*words, *small, "groups=reconstruction,clustering", f"out={tmp_path}"])
+    about = json.loads((tmp_path / "compare.json").read_text())
+    assert list(about["scores"]) == ["reconstruction", "clustering"]
+    assert list(about["scores"]["clustering"]) == ["denoiser", "clothes"]
+    assert about["differences"]["clustering"]["clothes"]["accuracy"]["interval"] is not None
+    assert "denoiser was trained with corruption=Gaussian(" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "name two run folders or more: python -m autoencoders.compare runs/denoising/"),
+        ("DENOISER", "there is only"),
+        ("DENOISER nowhere", "no run folder nowhere"),
+        ("DENOISER no=where/else", "no key no: there are: beside, groups, out, trust"),
+        ("DENOISER DENOISER outt=a", "no key outt: did you mean 'out'?"),
+        ("DENOISER DENOISER model.code_dim=3", "only data and corruption can be changed"),
+        ("DENOISER DENOISER out=", "out= names nothing"),
+        ("DENOISER DENOISER out=FILE", "must be a folder"),
+        ("DENOISER DENOISER out=FILE/in/it", "must be a folder"),
+        ("DENOISER DENOISER groups=latent_space", "has no means over test images"),
+        ("DENOISER DENOISER beside=yes", "beside=yes must be true or false"),
+        ("DENOISER DENOISER corruption=gausian", "no corruption=gausian: did you mean 'gaussian'?"),
+        ("DENOISER DENOISER corruption.std=-1", "corruption.std=-1 must be ≥ 0"),
+        (
+            "DENOISER DENOISER groups=feature",
+            "groups=feature: denoiser has no such scores: did you mean 'features'?",
+        ),
+        ("DENOISER COLORIZER", "reads images of (1, 32, 32) (C, H, W), and to be tested on the images of"),
+        ("DENOISER CLOTHES", "was trained on FashionMNIST and"),
+        ("DENOISER EMPTY", "is not a run folder"),
+    ],
+)
+def test_what_can_not_be_compared_is_said_in_one_line(
+    words: str, message: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... and nothing is left."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    known = {name.upper(): str(made / name) for name in ("denoiser", "colorizer", "clothes")}
+    known |= {"EMPTY": "empty", "out=FILE": "out=file", "out=FILE/in/it": "out=file/in/it"}
+    line = line_of(lambda: compare.main([known.get(word, word) for word in words.split()]))
+    assert line is not None
+    assert message in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
+def test_names_tell_runs_apart(tmp_path: Path) -> None:
+    from autoencoders.evaluation.comparison import named
+
+    a, b = tmp_path / "a" / "1", tmp_path / "b" / "1"
+    assert named([a, b]) == ["a/1", "b/1"]
+    assert named([a, a, a]) == ["1", "1 (2)", "1 (3)"]
+    assert named([a, tmp_path / "a" / "2", a]) == ["1", "2", "1 (2)"]
+
+
+def test_help_needs_no_torch() -> None:
+    script = "import sys; from autoencoders.compare import main; main(['-h']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Trained models on the same test images")
+    assert done.stdout.endswith("False\n")
