@@ -235,6 +235,17 @@ class BaseModel(LightningModule):
         self.terms(Batch(corrupted, clean, batch.labels.new_zeros(1), noise))
         self._has_none = False
 
+    def share_of_training(self, share: float) -> int:
+        """The steps that are a share, 0..1, of those of the whole training.
+
+        Raises:
+            UserError: that has no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise UserError(f"{_name(self)} needs to know how long training takes: set trainer.max_epochs")
+        return int(share * steps)
+
     def parameter_groups(self) -> Iterable[Any]:
         """What the optimizer is made of: parameters, or groups of them with settings of their own."""
         return self.parameters()

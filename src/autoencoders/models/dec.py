@@ -30,8 +30,8 @@ class DEC(BaseAutoencoder):
         clusters: K, 2..1000.
         reconstruction_weight: γ, what the reconstruction weighs beside the clustering, 0..1e6; 0 is DEC. (0.1
             with a mean over an image's pixels, as in IDEC, is 0.1 over their number here.)
-        pretraining_steps: of the reconstruction alone, 0..1e9. With 0 and trained weights to start from, the
-            centres are found at once.
+        pretraining_steps: of the reconstruction alone, 0..1e9; None: half of the training. With 0 and trained
+            weights to start from, the centres are found at once.
         shift: pixels, 0..16, by which images are moved before they are encoded, at random and each way, once
             there are clusters; what is to be decoded, and the surer assignments, are of the image as it is
             (after Guo et al. 2018, who also move what is to be decoded).
@@ -47,14 +47,15 @@ class DEC(BaseAutoencoder):
         self,
         clusters: int = 10,
         reconstruction_weight: float = 0.0128,
-        pretraining_steps: int = 3000,
+        pretraining_steps: int | None = None,
         shift: int = 0,
         update_steps: int = 140,
         **base: Any,
     ) -> None:
         checks.integer("clusters", clusters, at_least=2, at_most=1000)
         checks.number("reconstruction_weight", reconstruction_weight, at_least=0, at_most=10**6)
-        checks.integer("pretraining_steps", pretraining_steps, at_least=0, at_most=10**9)
+        if pretraining_steps is not None:
+            checks.integer("pretraining_steps", pretraining_steps, at_least=0, at_most=10**9)
         checks.integer("shift", shift, at_least=0, at_most=16)
         checks.integer("update_steps", update_steps, at_least=1, at_most=10**9)
         super().__init__(**base)
@@ -83,9 +84,11 @@ class DEC(BaseAutoencoder):
     def coded(self, batch: Batch) -> Coded:
         """The code; KL(p ‖ q) of its assignments q from the surer ones p; and `unsure`, how much of the
         assignments is not to the likeliest cluster, all before there are any."""
-        if self.global_step < self.pretraining_steps or not self.found:
+        if not self.found:
             self.weights = {}
-            return Coded(self.encode(batch.corrupted), {}, {"unsure": torch.ones_like(self.frequencies[0])})
+            # DDP waits for a gradient of every parameter.
+            nothing = (self.centres.sum() * 0).expand(len(batch.clean))
+            return Coded(self.encode(batch.corrupted), {"clustering": nothing}, {"unsure": nothing + 1})
         self.weights = {"nll": self.reconstruction_weight}
         code = self.encode(self._moved(batch) if self.training and self.shift else batch.corrupted)
         assignments = self.assignments(code)
@@ -98,8 +101,8 @@ class DEC(BaseAutoencoder):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Finds the centres when it is time, and makes the copy."""
-        steps = self.global_step - self.pretraining_steps
-        if steps >= 0 and (not self.found or steps % self.update_steps == 0):
+        first = self.share_of_training(0.5) if self.pretraining_steps is None else self.pretraining_steps
+        if (steps := self.global_step - first) >= 0 and (not self.found or steps % self.update_steps == 0):
             self._copy()
 
     def on_train_end(self) -> None:

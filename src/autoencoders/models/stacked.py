@@ -22,7 +22,7 @@ class StackedAutoencoder(BaseAutoencoder):
     Args:
         network: `networks.MLP()` if None. Encoder and decoder must be fully connected layers one after
             another.
-        layer_steps: each layer is trained alone for, 0..1e9.
+        layer_steps: each layer is trained alone for, 0..1e9; None: a third of the training for all of them.
         noise: the fraction of a layer's inputs that are set to 0 while it is trained alone, 0..1; or as many
             of these as there are layers to the code.
         **base: as for `BaseAutoencoder`.
@@ -31,12 +31,13 @@ class StackedAutoencoder(BaseAutoencoder):
     def __init__(
         self,
         network: Network | None = None,
-        layer_steps: int = 300,
+        layer_steps: int | None = None,
         noise: float | Sequence[float] = 0.0,
         **base: Any,
     ) -> None:
         network = network or MLP()
-        checks.integer("layer_steps", layer_steps, at_least=0, at_most=10**9)
+        if layer_steps is not None:
+            checks.integer("layer_steps", layer_steps, at_least=0, at_most=10**9)
         super().__init__(network=network, **base)
         parts = fully_connected_layers(self.encoder), fully_connected_layers(self.decoder)
         if len(parts[0]) != len(parts[1]) or not parts[0]:
@@ -57,8 +58,10 @@ class StackedAutoencoder(BaseAutoencoder):
     @property
     def alone(self) -> int | None:
         """The layer that is trained alone now, from 0; None where all are trained."""
-        layer = self.global_step // self.layer_steps if self.layer_steps else len(self._pairs)
-        return layer if layer < len(self._pairs) else None
+        count = len(self._pairs)
+        steps = self.share_of_training(1 / (3 * count)) if self.layer_steps is None else self.layer_steps
+        layer = self.global_step // steps if steps else count
+        return layer if layer < count else None
 
     def terms(self, batch: Batch) -> Terms:
         """The loss of the whole, or `layer`: that of the layer that is trained alone, −log p of the image for
