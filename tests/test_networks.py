@@ -13,6 +13,7 @@ FAMILIES: dict[str, Network] = {
     "mlp": MLP(hidden=[32, 16]),
     "conv": Conv(channels=[8, 16], hidden=[32], norm=False),
     "conv-plain": Conv(patch=1, channels=[4, 8, 16], hidden=[], linear_path=False, norm=False),
+    "conv-deep": Conv(channels=[4, 8], hidden=[16], depth=2),
     "conv-norm": Conv(channels=[8], hidden=[16], linear_path=False),
     "vit": ViT(patch=4, width=8, depth=1, heads=2),
     "conv-one": Conv(patch=4, channels=[8], hidden=[16], linear_path=False, norm=False),
