@@ -10,6 +10,7 @@ import torch
 from conftest import Compose
 from lightning import Trainer, seed_everything
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from autoencoders.losses import kl_of_assignments, sharpened, soft_assignments
 from autoencoders.models import DEC, StackedAutoencoder
 from autoencoders.networks import MLP, Conv, Linear, fully_connected_layers
 from autoencoders.randomness import Randomness
+from autoencoders.trained import TrainedRun
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*num_workers", "ignore:.*log_every")
 TINY = MLP(hidden=[8])
@@ -104,6 +106,32 @@ def test_the_encoder_learns_from_moved_images_what_it_is_sure_of_in_others() -> 
     torch.testing.assert_close(losses["clustering"], kl)
     plain = model.likelihood.nll(model.output(model.encode(IMAGES)), IMAGES)
     torch.testing.assert_close(model.eval().terms(batch()).losses["nll"], plain)
+
+
+def test_a_run_tells_the_clusters_of_images() -> None:
+    model = clustered().eval()
+    run = TrainedRun(Path(), OmegaConf.create(), model)
+    with torch.no_grad():
+        expected = model.assignments(model.encode(IMAGES)).argmax(1)
+    found = run.clusters(IMAGES.numpy())
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, expected)
+    assert run.clusters(IMAGES[0].numpy()) == expected[0]
+    model.found.fill_(False)
+    with pytest.raises(UserError, match="DEC has no clusters"):
+        run.clusters(IMAGES)
+
+
+def test_an_untrained_encoder_is_warned_of(composed: Compose, tmp_path: Path) -> None:
+    """... unless it was initialized."""
+    options = ("model=dec", "model.clusters=3", "model.pretraining_steps=0", "trainer.max_steps=1")
+    with pytest.warns(UserWarning, match=r"not trained: start from one with init=<run>"):
+        fitted(composed, tmp_path, *options)
+
+
+def test_layers_that_were_never_trained_are_warned_of(composed: Compose, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"layer 1 of 2 was trained last"):
+        fitted(composed, tmp_path, "model=stacked", "model.layer_steps=9", "trainer.max_steps=2")
 
 
 def test_pretraining_is_of_the_reconstruction_alone() -> None:

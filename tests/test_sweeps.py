@@ -15,8 +15,10 @@ import tiny
 import torch
 from command import NO_WANDB, OFTEN, column, processes, run, small, start, train, wait_for, weights
 from family import COLOURS, MODELS, smaller
+from omegaconf import OmegaConf
 
 from autoencoders import figures, sweeps
+from autoencoders.errors import UserError
 
 
 def test_two_processes_train_as_one(data_root: Path, tmp_path: Path) -> None:
@@ -380,7 +382,7 @@ def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Pa
     assert sweeps.read_sweep(tmp_path / "other")[0].status == "finished"
 
 
-def test_a_table_of_scores_is_ready_for_a_text(tmp_path: Path) -> None:
+def test_a_table_of_scores_is_ready_for_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The evaluations' columns that the sweep asks for, and the seeds as a mean and a deviation."""
     for number, (model, seed) in enumerate([("vae", 0), ("vae", 2), ("linear", 0)]):
         folder = tmp_path / str(number)
@@ -398,6 +400,7 @@ def test_a_table_of_scores_is_ready_for_a_text(tmp_path: Path) -> None:
         f"columns: {columns}}}}}}}"
     )
     sweeps.summarize(tmp_path)
+    assert "no job has a/b/c for the column none" in capsys.readouterr().out
     assert [row["probe"] for row in table(tmp_path)] == ["0.9", "0.92", "0.9"]
     assert [row["F|D"] for row in table(tmp_path)] == ["12.5", "12.5", "7.0"]
     assert (tmp_path / "summary.md").read_text().splitlines() == [
@@ -406,6 +409,19 @@ def test_a_table_of_scores_is_ready_for_a_text(tmp_path: Path) -> None:
         "| vae | 2 | 1.2 ± 1.4 | 0.5 | 0.910 ± 0.014 | 12.5 |",
         "| linear | 1 | 0.25 | 0.5 | 0.9 | 7 |",
     ]
+
+
+@pytest.mark.parametrize("columns", ["test/ssim", "[a/b/c]", "{probe: linear_probe}", "{a: [b/c/d, e]}"])
+def test_columns_that_are_no_scores_are_refused(columns: str) -> None:
+    node = OmegaConf.create({"columns": columns if columns[0] not in "[{" else OmegaConf.create(columns)})
+    with pytest.raises(UserError, match="must be names with scores"):
+        sweeps.check_columns(node.columns)
+
+
+def test_columns_of_scores_are_taken() -> None:
+    for columns in ("{}", "{a: b/c/d}", "{a: [b/PCA 4/d, e/f/g]}"):
+        sweeps.check_columns(OmegaConf.create(columns))
+    sweeps.check_columns(None)
 
 
 @pytest.mark.slow

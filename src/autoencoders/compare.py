@@ -46,7 +46,7 @@ def parse(words: Sequence[str]) -> Options:
         if Path(word).is_dir():
             options.runs.append(Path(word))
         elif not equals or "/" in key:
-            raise UserError(f"no run folder {word}; --help shows the keys")
+            raise UserError(f"no run folder {word}")
         elif key in KEYS:
             given[key] = value
         elif group in ("data", "corruption", "figures", "evaluation"):
@@ -68,6 +68,8 @@ def parse(words: Sequence[str]) -> Options:
     nearest = next(path for path in (options.out, *options.out.parents) if path.exists())
     if not nearest.is_dir():
         raise UserError(f"out={options.out} must be a folder")
+    if options.out.is_dir() and any(options.out.iterdir()):
+        raise UserError(f"out={options.out} is not empty: choose a new folder")
     options.groups = list(dict.fromkeys(given.get("groups", "reconstruction").split(",")))
     options.beside = given.get("beside", "true").lower() == "true"
     options.trust = [f"trust={given['trust']}"] if "trust" in given else []

@@ -14,7 +14,7 @@ from statistics import mean, stdev
 from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from autoencoders import jobs, runs, untrusted
 from autoencoders.chance import near_best
@@ -131,6 +131,9 @@ def summarize(folder: Path) -> list[Row]:
     for line in cells:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     print(f"\n  table  {folder / 'summary.csv'}, {folder / 'summary.md'}")
+    for name in columns if any(row.scores for row in rows) else ():
+        if name not in metrics:
+            print(f"  no job has {' or '.join(columns[name])} for the column {name}")
     if any(metric in row.metrics for row in rows):
         plot(rows, metric, reference, folder / "summary.png")
         print(f"  plot   {folder / 'summary.png'}")
@@ -170,6 +173,19 @@ def columns_of(folder: Path) -> dict[str, list[str]]:
                 for name, some in columns.items()
             }
     return {}
+
+
+def check_columns(columns: Any) -> None:
+    """Raises UserError for columns that are no names with scores."""
+    if not columns:
+        return
+    several = columns.values() if isinstance(columns, DictConfig) else [""]
+    paths = [path for some in several for path in (some if isinstance(some, ListConfig) else [some])]
+    if not all(str(path).count("/") >= 2 for path in paths):
+        raise UserError(
+            f"hydra.callbacks.summary.columns={columns} must be names with scores, such as "
+            "{probe: features/model/linear_probe}"
+        )
 
 
 def chosen(scores: Mapping[str, float], columns: Mapping[str, Sequence[str]]) -> dict[str, float]:
@@ -326,6 +342,7 @@ class Summary(Callback):
         try:
             with one_line_errors():
                 check(config)  # before Hydra writes it
+                check_columns(config.hydra.callbacks.summary.get("columns"))
         except UserError as error:  # of any Exception Hydra only warns
             raise SystemExit(1) from error
         Summary.started = Path(str(config.hydra.sweep.dir))
@@ -455,7 +472,7 @@ def search_again(command: runs.Command, arguments: Sequence[str]) -> list[str] |
 
 if __name__ == "__main__":
     with one_line_errors():
-        if len(sys.argv) != 2:
+        if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
             raise UserError(
                 "name one sweep folder: python -m autoencoders.sweeps multirun/2026-01-31_12-00-00"
             )

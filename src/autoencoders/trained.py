@@ -85,6 +85,19 @@ class TrainedRun:
             images = self.model.decode(tensor)
         return _given_back(images, single, as_numpy)
 
+    def clusters(self, images: Images) -> Any:
+        """The cluster of each image (N,), whole numbers from 0; () of one image.
+
+        Raises:
+            UserError: the model has no clusters.
+        """
+        batch, single, as_numpy = self.batch(images)
+        with torch.inference_mode():
+            clusters = self.model.clusters_of(self.model.encode(batch)) if self.model.has_code else None
+        if clusters is None:
+            raise UserError(f"{type(self.model).__name__} has no clusters: model=dec has")
+        return _given_back(clusters, single, as_numpy)
+
     def reconstruct(self, images: Images) -> Any:
         """What the model makes of images, which it does not corrupt: (N, C, H, W); (C, H, W) of one image.
         They may be of any height and width where the model takes any, as `model=restoration` does."""

@@ -250,6 +250,7 @@ def initialize(model: torch.nn.Module, source: Path) -> None:
     if not fits:
         raise UserError(f"init={source} has no weights that fit this model by name and shape")
     model.load_state_dict(fits, strict=False)
+    model.initialized = True  # type: ignore[assignment]
     if is_main_process():
         left = [name for name in own if name not in fits]
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
@@ -461,5 +462,8 @@ def quiet() -> None:
         ".*smaller than the logging interval.*",  # a short run logs what it can
         ".*sync_dist.*",  # torchmetrics adds up over the devices
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.14
+        ".*torch.distributed.* is deprecated.*",  # likewise
     ):
         warnings.filterwarnings("ignore", message)
+    # Not which line of which file it comes from.
+    warnings.formatwarning = lambda message, *others, **more: f"warning: {one_line(str(message))}\n"

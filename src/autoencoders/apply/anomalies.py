@@ -103,7 +103,8 @@ def check_normal(entries: Sequence[Entry], normal: str) -> None:
     """Raises UserError where there is no such class, or no other."""
     labels = {entry.label for entry in entries}
     if normal not in labels:
-        raise UserError(f"normal={normal} is no subfolder with pictures: {suggest(normal, labels - {''})}")
+        there = suggest(normal, labels - {""}) if labels - {""} else "there is none"
+        raise UserError(f"normal={normal} is no subfolder with pictures: {there}")
     if len(labels) == 1:
         raise UserError(f"normal={normal}: there are no other pictures")
 

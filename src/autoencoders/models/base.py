@@ -96,6 +96,7 @@ class BaseModel(LightningModule):
     weighs_pixels: ClassVar[bool] = False  # whether the loss heeds the `weights` of a batch
     any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
     couples_batch: bool = False  # whether a term depends on several images, through `gathered`
+    initialized: bool = False  # whether it starts from trained weights
     code_shape: tuple[int, ...] = ()  # (D,), or (C, h, w) of a code with places; () if there is none
     sample_columns: int = 10  # of a figure of 100 codes of `prior_codes`
 

@@ -118,6 +118,11 @@ class DEC(BaseAutoencoder):
         """Copies encoder and centres, and finds the frequencies; the centres too where there are none."""
         codes = torch.cat([self.encode(images).float().flatten(1) for images in self._training_images()])
         if not self.found:
+            if not self.global_step and not self.initialized:
+                rank_zero_warn(
+                    "the encoder whose codes are clustered is not trained: start from one with init=<run>, "
+                    "or leave out model.pretraining_steps=0"
+                )
             self.centres.copy_(self._of_first_process(self._means(codes)))
             self.found.fill_(True)
         self.frequencies.copy_(self._of_first_process(self.assignments(codes).mean(0)))

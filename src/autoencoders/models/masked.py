@@ -41,8 +41,8 @@ class MaskedAutoencoder(BaseAutoencoder):
         super().check_data(data)
         if (supervision := getattr(data, "supervision", "clean")) != "clean":
             raise ValueError(
-                f"data.supervision={supervision} does not tell model=masked what is hidden: "
-                "use model=denoising"
+                f"model=masked takes for hidden what differs from the target, which under "
+                f"data.supervision={supervision} is all: use model=denoising"
             )
         if is_unchanged(data):
             raise ValueError(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
@@ -43,7 +44,7 @@ class StackedAutoencoder(BaseAutoencoder):
         if len(parts[0]) != len(parts[1]) or not parts[0]:
             raise ValueError(
                 f"network={type(network).__name__} must be fully connected layers one after another, to be "
-                "trained one by one: use network=mlp network.linear_path=false"
+                "trained one by one: use network=mlp"
             )
         # Each layer with its mirror, from the image to the code; no modules of their own.
         self._pairs = list(zip(parts[0], reversed(parts[1]), strict=True))
@@ -82,6 +83,14 @@ class StackedAutoencoder(BaseAutoencoder):
         # DDP waits for a gradient of every parameter.
         nothing = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0
         return Terms({"layer": error + nothing})
+
+    def on_train_end(self) -> None:
+        """Says so where layers were never trained."""
+        if (alone := self.alone) is not None:
+            rank_zero_warn(
+                f"layer {alone + 1} of {len(self._pairs)} was trained last, and never the whole network: "
+                "train longer, or set model.layer_steps=null"
+            )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leaves the other layers as they are, also by momentum and weight decay."""
