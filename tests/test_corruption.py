@@ -162,8 +162,8 @@ def test_any_callable_is_a_step() -> None:
 
 def test_the_streams_keep_their_numbers() -> None:
     """They are in the keys of every number that was ever drawn."""
-    names = "SPLIT VALIDATION TEST TRAIN FLIPS SHIFTS BATCH LABELLED BITS CROPS"
+    names = "SPLIT VALIDATION TEST TRAIN FLIPS SHIFTS BATCH LABELLED BITS CROPS TARGET BLIND_SPOTS"
     assert [(stream.name, int(stream)) for stream in Stream] == list(
-        zip(names.split(), range(10), strict=True)
+        zip(names.split(), range(12), strict=True)
     )
     assert Randomness(Stream.TEST, rows=1).normal(1).item() == pytest.approx(-0.03999, abs=1e-6)

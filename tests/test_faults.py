@@ -36,8 +36,8 @@ def test_a_non_finite_loss_ends_the_run(composed: Compose, tmp_path: Path) -> No
 def test_a_validation_image_without_a_number_is_not_left_out(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def one_of_them(reconstruction: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        errors = squared_error(reconstruction, clean)
+    def one_of_them(reconstruction: torch.Tensor, clean: torch.Tensor, *weights: Any) -> torch.Tensor:
+        errors = squared_error(reconstruction, clean, *weights)
         errors[0] = torch.nan
         return errors
 

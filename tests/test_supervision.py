@@ -166,7 +166,7 @@ def test_only_blind_spots_are_learnt_from(name: str, composed: Compose) -> None:
     cfg = composed(*smaller(name), *ZERO_MEAN, "data.supervision=noise2void", "data.blind_spots=0.1", *more)
     data = training.build_data(cfg)
     if name == "masked":
-        with pytest.raises(UserError, match="does not tell model=masked what is hidden"):
+        with pytest.raises(UserError, match="model=masked takes for hidden what differs from the target"):
             training.build_model(cfg, data)
         return
     model = training.build_model(cfg, data)
@@ -270,7 +270,7 @@ def test_what_a_model_cannot_learn_from_is_refused(composed: Compose, tmp_path: 
     for overrides, message in (
         (("model=denoising", *hidden), "model.keep_known=true needs clean images"),
         (("model=restoration", *hidden), "model.keep_known=true needs clean images"),
-        (("model=masked",), "does not tell model=masked what is hidden"),
+        (("model=masked",), "model=masked takes for hidden what differs"),
     ):
         cfg = composed(*overrides, "data.supervision=noise2noise")
         with pytest.raises(UserError, match=message):

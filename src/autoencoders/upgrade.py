@@ -48,7 +48,15 @@ def _from_0_1(config: dict[str, Any]) -> dict[str, Any]:
     return {
         **config,
         "model": model,
-        "data": {**data, "size": None, "only": None, "without": None, "corruption": "${corruption}"},
+        "data": {
+            **data,
+            "size": None,
+            "only": None,
+            "without": None,
+            "supervision": "clean",
+            "blind_spots": 0.1,
+            "corruption": "${corruption}",
+        },
         "network": network,
         "logger": loggers,
         "optimizer": optimizer,
