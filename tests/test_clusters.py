@@ -118,7 +118,7 @@ def test_a_run_tells_the_clusters_of_images() -> None:
     assert np.array_equal(found, expected)
     assert run.clusters(IMAGES[0].numpy()) == expected[0]
     model.found.fill_(False)
-    with pytest.raises(UserError, match="DEC has no clusters"):
+    with pytest.raises(UserError, match="DEC has no clusters yet"):
         run.clusters(IMAGES)
 
 
@@ -129,8 +129,8 @@ def test_an_untrained_encoder_is_warned_of(composed: Compose, tmp_path: Path) ->
         fitted(composed, tmp_path, *options)
 
 
-def test_layers_that_were_never_trained_are_warned_of(composed: Compose, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"layer 1 of 2 was trained last"):
+def test_layers_that_leave_no_step_for_the_whole_are_warned_of(composed: Compose, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"layer_steps=9 for each of 2 layers leaves none of the 2 steps"):
         fitted(composed, tmp_path, "model=stacked", "model.layer_steps=9", "trainer.max_steps=2")
 
 

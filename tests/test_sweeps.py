@@ -415,13 +415,15 @@ def test_a_table_of_scores_is_ready_for_a_text(tmp_path: Path, capsys: pytest.Ca
 def test_columns_that_are_no_scores_are_refused(columns: str) -> None:
     node = OmegaConf.create({"columns": columns if columns[0] not in "[{" else OmegaConf.create(columns)})
     with pytest.raises(UserError, match="must be names with scores"):
-        sweeps.check_columns(node.columns)
+        sweeps.check_columns(node.columns, True)
 
 
 def test_columns_of_scores_are_taken() -> None:
     for columns in ("{}", "{a: b/c/d}", "{a: [b/PCA 4/d, e/f/g]}"):
-        sweeps.check_columns(OmegaConf.create(columns))
-    sweeps.check_columns(None)
+        sweeps.check_columns(OmegaConf.create(columns), True)
+    sweeps.check_columns(None, False)
+    with pytest.raises(UserError, match="add evaluate=true"):
+        sweeps.check_columns(OmegaConf.create("{a: b/c/d}"), False)
 
 
 @pytest.mark.slow

@@ -175,8 +175,8 @@ def columns_of(folder: Path) -> dict[str, list[str]]:
     return {}
 
 
-def check_columns(columns: Any) -> None:
-    """Raises UserError for columns that are no names with scores."""
+def check_columns(columns: Any, evaluated: bool) -> None:
+    """Raises UserError for columns that are no names with scores, or of jobs that are not evaluated."""
     if not columns:
         return
     several = columns.values() if isinstance(columns, DictConfig) else [""]
@@ -186,6 +186,8 @@ def check_columns(columns: Any) -> None:
             f"hydra.callbacks.summary.columns={columns} must be names with scores, such as "
             "{probe: features/model/linear_probe}"
         )
+    if not evaluated:
+        raise UserError("hydra.callbacks.summary.columns are scores of evaluations: add evaluate=true")
 
 
 def chosen(scores: Mapping[str, float], columns: Mapping[str, Sequence[str]]) -> dict[str, float]:
@@ -342,7 +344,7 @@ class Summary(Callback):
         try:
             with one_line_errors():
                 check(config)  # before Hydra writes it
-                check_columns(config.hydra.callbacks.summary.get("columns"))
+                check_columns(config.hydra.callbacks.summary.get("columns"), config.get("evaluate"))
         except UserError as error:  # of any Exception Hydra only warns
             raise SystemExit(1) from error
         Summary.started = Path(str(config.hydra.sweep.dir))

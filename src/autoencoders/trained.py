@@ -95,7 +95,10 @@ class TrainedRun:
         with torch.inference_mode():
             clusters = self.model.clusters_of(self.model.encode(batch)) if self.model.has_code else None
         if clusters is None:
-            raise UserError(f"{type(self.model).__name__} has no clusters: model=dec has")
+            yet = (
+                " yet: its pretraining had not ended" if hasattr(self.model, "centres") else ": model=dec has"
+            )
+            raise UserError(f"{type(self.model).__name__} has no clusters{yet}")
         return _given_back(clusters, single, as_numpy)
 
     def reconstruct(self, images: Images) -> Any:

@@ -190,6 +190,8 @@ def check_keys(cfg: DictConfig) -> None:
     checks.number("checkpoint.every_n_minutes", cfg.checkpoint.every_n_minutes, 0)
     for key in ("every_n_epochs", "images"):
         checks.integer(f"figures.{key}", cfg.figures[key], 1)
+    if cfg.init == "":
+        raise ValueError("init= must be a run folder or a checkpoint")
     if cfg.ema is not None:
         checks.number("ema", cfg.ema, above=0, below=1)
 

@@ -84,12 +84,13 @@ class StackedAutoencoder(BaseAutoencoder):
         nothing = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0
         return Terms({"layer": error + nothing})
 
-    def on_train_end(self) -> None:
-        """Says so where layers were never trained."""
-        if (alone := self.alone) is not None:
+    def on_train_start(self) -> None:
+        """Says so where no step is left for the whole network."""
+        alone, steps = (self.layer_steps or 0) * len(self._pairs), self.trainer.estimated_stepping_batches
+        if alone >= steps:
             rank_zero_warn(
-                f"layer {alone + 1} of {len(self._pairs)} was trained last, and never the whole network: "
-                "train longer, or set model.layer_steps=null"
+                f"model.layer_steps={self.layer_steps} for each of {len(self._pairs)} layers leaves none of "
+                f"the {steps} steps for the whole network"
             )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
