@@ -41,11 +41,6 @@ def metrics_of(name: str, claims: Mapping[str, Any]) -> list[str]:
     return sorted({metric for metrics in used for metric in metrics})
 
 
-def groups_of(metrics: Sequence[str]) -> list[str]:
-    """The groups of an evaluation that they are in."""
-    return sorted({metric.split("/")[0] for metric in metrics})
-
-
 def slug(name: str, seed: int) -> str:
     """A run's name and seed as a folder's."""
     return re.sub(r"[^A-Za-z0-9]+", "-", f"{name} {seed}")
@@ -131,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measure,
             runs[name]["command"],
             runs[name].get("evaluate", ""),
-            groups_of(metrics_of(name, claims)),
+            metrics_of(name, claims),
             seed,
             chosen.out / slug(name, seed),
         )

@@ -123,9 +123,9 @@ def measure_entry(
     ledger: Mapping[str, Mapping[str, Any]], first: str, seed: int, folder: Path
 ) -> list[Measurement]:
     """Its runs, one after the other."""
-    groups = sorted({ledger[name]["value"].split("/")[0] for name in answered(ledger, first)})
+    metrics = [ledger[name]["value"] for name in answered(ledger, first)]
     commands, evaluate = runs_of(ledger[first])
-    return [measure(command, evaluate, groups, seed, folder / str(i)) for i, command in enumerate(commands)]
+    return [measure(command, evaluate, metrics, seed, folder / str(i)) for i, command in enumerate(commands)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -34,19 +34,20 @@ class Measurement(NamedTuple):
         return None if value is None else float(value)
 
 
-def measure(command: str, evaluate: str, groups: Sequence[str], seed: int, folder: Path) -> Measurement:
+def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, folder: Path) -> Measurement:
     """Trains and evaluates. The output goes to `log.txt` in the folder, and what came out to `measured.json`:
     if the same was measured there before, it is not done again.
 
     Args:
         command: overrides of train.py.
         evaluate: overrides of evaluate.py.
-        groups: of an evaluation, which are wanted.
+        metrics: that are wanted, "<group>/<row>/<metric>"; their whole groups are measured.
 
     Raises:
         RuntimeError: it failed.
     """
-    asked, kept = {"command": command, "evaluate": evaluate, "groups": [*groups]}, folder / "measured.json"
+    groups = sorted({metric.split("/")[0] for metric in metrics})
+    asked, kept = {"command": command, "evaluate": evaluate, "groups": groups}, folder / "measured.json"
     if kept.is_file():
         known = json.loads(kept.read_text())
         if {name: known.get(name) for name in asked} == asked:
