@@ -20,7 +20,7 @@ def test_every_entry_can_be_run(name: str, composed: Compose) -> None:
         cfg = composed(*command.split())
         training.build_model(cfg, training.build_data(cfg))
         training.build_data(composed(*command.split(), *entry.get("evaluate", "").split()))
-    assert set(entry) - {"differs", "each", "evaluate", "readme"} == {
+    assert set(entry) - {"differs", "each", "evaluate", "missed", "readme", "seeds"} == {
         "title", "published", "source", "seen", "protocol", "better", "tolerance", "command", "value",
         "times", "quick",
     }  # fmt: skip
@@ -28,11 +28,16 @@ def test_every_entry_can_be_run(name: str, composed: Compose) -> None:
 
 
 def test_values_are_found_and_judged() -> None:
-    entry: dict[str, Any] = {"value": "reconstruction/PCA 30/mse", "times": 784, "published": 13.87}
-    measurement = Measurement({"reconstruction": {"PCA 30": {"mse": 0.02}}}, 1.0)
-    assert ledger.value_of(entry, measurement) == pytest.approx(15.68)
+    entry: dict[str, Any] = {"value": "reconstruction/PCA 30/mse", "times": 100, "published": 13.87}
+    runs = [Measurement({"reconstruction": {"PCA 30": {"mse": mse}}}, seconds=1.5) for mse in (0.02, 0.04)]
+    assert ledger.result_of(entry, runs) == {"value": pytest.approx(3), "seconds": 3.0}
+    runs = [
+        run._replace(intervals={"reconstruction": {"PCA 30": {"mse": [low, low + 0.02]}}})
+        for run, low in zip(runs, (0.01, 0.03), strict=True)
+    ]
+    assert ledger.result_of(entry, runs)["interval"] == pytest.approx([2, 4])
     with pytest.raises(ValueError, match="has no reconstruction/PCA 16/mse"):
-        ledger.value_of({**entry, "title": "a", "value": "reconstruction/PCA 16/mse"}, measurement)
+        ledger.result_of({**entry, "title": "a", "value": "reconstruction/PCA 16/mse"}, runs)
     lower = {**entry, "better": "lower", "tolerance": 0.01}
     assert ledger.reached(lower, 14.0) is True
     assert ledger.reached(lower, 14.1) is False
@@ -50,12 +55,14 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
             folder = Path(arguments[2].removeprefix("run=")) / "evaluation"
             folder.mkdir(parents=True)
             (folder / "groups.json").write_text('{"g": {"model": {"m": 2}}}')
+            (folder / "intervals.json").write_text('{"g": {"model": {"m": [1, 3]}}}')
         return subprocess.CompletedProcess(arguments, int("model=bad" in arguments))
 
     monkeypatch.setattr(subprocess, "run", process)
     for _ in range(2):
         done = measured.measure("model=vae", "", ["g"], 0, tmp_path / "a")
         assert (done.value("g/model/m"), done.value("g/model/n")) == (2.0, None)
+        assert (done.interval("g/model/m"), done.interval("g/PCA 2/m")) == ((1.0, 3.0), None)
     assert called == ["train.py", "evaluate.py"]
     measured.measure("model=vae", "x=1", ["g"], 0, tmp_path / "a")
     assert len(called) == 4
@@ -68,17 +75,22 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
     assert results["good"] is not None
 
 
-MEASURED = {
+MEASURED: ledger.Measured = {
     "deep30": {"0": {"value": 3.3, "seconds": 9.0}},
-    "code2": {"0": {"value": 0.03, "seconds": 60.0}, "1": {"value": 0.04, "seconds": 50.0}},
+    "code2": {
+        "0": {"value": 0.03, "seconds": 60.0, "interval": [0.02, 0.04]},
+        "1": {"value": 0.04, "seconds": 50.0},
+    },
     "linear": {"0": {"value": 0.026, "seconds": 9.0}},
 }
 
 
 def test_the_table_says_how_far_off_we_are() -> None:
     code2, linear, deep30 = ledger.table(MEASURED).splitlines()[2:]
-    assert "| 0.0392 | **0.035** ± 0.0071 | reached | `experiment=latent_space` | 50 s |" in code2
-    assert "| 3 | **3.3** (one seed) | missed by 10.0% |" in deep30
+    assert (
+        "| 0.0392 | **0.035** ± 0.0071 | 0.02 to 0.04 | reached | `experiment=latent_space` | 50 s |" in code2
+    )
+    assert "| 3 | **3.3** (one seed) |  | missed by 10.0% |" in deep30
     assert "not seen by us" in deep30
     assert "protocol: test MSE of [0, 1] images" in linear
     assert "ours: SiLU, " in deep30

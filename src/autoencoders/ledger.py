@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -24,7 +25,10 @@ from autoencoders.measured import Measurement, measure, side_by_side
 
 MEASURED = REPOSITORY / "docs" / "ledger.json"
 START, END = "<!-- ledger: made by `make reproduce` -->", "<!-- end of ledger -->"
-Measured = dict[str, dict[str, dict[str, float]]]  # entry: seed: {"value": ..., "seconds": ...}
+SEEDS = 3  # of an entry that does not say how many
+# seed: {"value": ..., "seconds": ..., "interval": [low, high]}, the last where there is one
+Results = Mapping[str, Mapping[str, Any]]
+Measured = dict[str, dict[str, dict[str, Any]]]  # entry: results
 
 
 def entries() -> dict[str, dict[str, Any]]:
@@ -39,12 +43,24 @@ def runs_of(entry: Mapping[str, Any]) -> tuple[list[str], str]:
     return commands, entry.get("evaluate", "")
 
 
-def value_of(entry: Mapping[str, Any], measurement: Measurement) -> float:
-    """Raises ValueError where there is none."""
-    value = measurement.value(entry["value"])
-    if value is None:
-        raise ValueError(f"{entry['title']}: the evaluation has no {entry['value']}")
-    return value * entry["times"]
+def result_of(entry: Mapping[str, Any], measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """What the ledger keeps of the runs of one seed: means over them, and the seconds of all. The mean of the
+    intervals of several is an interval of their mean, and wider than need be.
+
+    Raises:
+        ValueError: there is no such value.
+    """
+    name, times = entry["value"], entry["times"]
+    values, intervals = [m.value(name) for m in measurements], [m.interval(name) for m in measurements]
+    if None in values:
+        raise ValueError(f"{entry['title']}: the evaluation has no {name}")
+    result = {
+        "value": times * mean(value for value in values if value is not None),
+        "seconds": sum(measurement.seconds for measurement in measurements),
+    }
+    if None not in intervals:
+        result["interval"] = [times * mean(ends) for ends in zip(*filter(None, intervals), strict=True)]
+    return result
 
 
 def reached(entry: Mapping[str, Any], ours: float) -> bool | None:
@@ -59,12 +75,13 @@ def reached(entry: Mapping[str, Any], ours: float) -> bool | None:
 
 def table(measured: Measured) -> str:
     """All entries that were measured, each with its source and protocol: the table of docs/results.md."""
-    lines = ["| | published | ours | | our command | time |", "|---|---|---|---|---|---|"]
+    lines = ["| | published | ours | 95 % | | our command | time |", "|---|---|---|---|---|---|---|"]
     for name, entry in _shown(measured).items():
         notes = [
             entry["source"] + ("" if entry["seen"] else " (not seen by us in the source)"),
             f"protocol: {entry['protocol']}",
             *([f"ours: {entry['differs']}"] if "differs" in entry else []),
+            *([f"missed because {entry['missed']}"] if "missed" in entry else []),
         ]
         said = " ".join(entry["command"].split())
         if "each" in entry:
@@ -72,7 +89,8 @@ def table(measured: Measured) -> str:
         if "evaluate" in entry:
             said += f"`, scored with `{entry['evaluate']}"
         lines.append(
-            f"| {entry['title']}<br><sub>{'<br>'.join(notes)}</sub> | {_scores(entry, measured[name])} "
+            f"| {entry['title']}<br><sub>{'<br>'.join(notes)}</sub> | {_quoted(entry)} "
+            f"| {_mean(measured[name])} | {_interval(measured[name])} | {_verdict(entry, measured[name])} "
             f"| `{said}` | {_seconds(measured[name])} |"
         )
     return "\n".join(lines)
@@ -85,7 +103,14 @@ def short_table(measured: Measured) -> str:
     for name, entry in shown.items():
         if entry.get("readme"):
             results = measured[name]
-            lines.append(f"| {entry['title']} | {_scores(entry, results)} | {_seconds(results)} |")
+            cells = (
+                entry["title"],
+                _quoted(entry),
+                _mean(results),
+                _verdict(entry, results),
+                _seconds(results),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
     count = sum(bool(reached(entry, _ours(measured[name]))) for name, entry in shown.items())
     lines += ["", f"{count} of {len(shown)} results are reached: [all of them](docs/results.md)."]
     return "\n".join(lines)
@@ -95,22 +120,35 @@ def _shown(measured: Measured) -> dict[str, dict[str, Any]]:
     return {name: entry for name, entry in entries().items() if name in measured}
 
 
-def _scores(entry: Mapping[str, Any], results: Mapping[str, Mapping[str, float]]) -> str:
-    """The cells "published | ours | verdict"."""
-    ours, values = _ours(results), [result["value"] for result in results.values()]
+def _quoted(entry: Mapping[str, Any]) -> str:
+    return "" if entry["published"] is None else f"{entry['published']:g}"
+
+
+def _mean(results: Results) -> str:
+    values = [result["value"] for result in results.values()]
     spread = f" ± {stdev(values):.2g}" if len(values) > 1 else " (one seed)"
-    quoted = "" if entry["published"] is None else f"{entry['published']:g}"
-    verdict = {True: "reached", False: "missed", None: ""}[reached(entry, ours)]
-    if verdict == "missed":
-        verdict += f" by {abs(ours - entry['published']) / abs(entry['published']):.1%}"
-    return f"{quoted} | **{ours:.4g}**{spread} | {verdict}"
+    return f"**{mean(values):.4g}**{spread}"
 
 
-def _ours(results: Mapping[str, Mapping[str, float]]) -> float:
+def _interval(results: Results) -> str:
+    """The mean of those of the seeds."""
+    found = [result["interval"] for result in results.values() if "interval" in result]
+    return " to ".join(f"{mean(ends):.4g}" for ends in zip(*found, strict=True))
+
+
+def _verdict(entry: Mapping[str, Any], results: Results) -> str:
+    ours = _ours(results)
+    if (good := reached(entry, ours)) is None:
+        return ""
+    off = abs(ours - entry["published"]) / abs(entry["published"])
+    return "reached" if good else f"missed by {off:.1%}"
+
+
+def _ours(results: Results) -> float:
     return mean(result["value"] for result in results.values())
 
 
-def _seconds(results: Mapping[str, Mapping[str, float]]) -> str:
+def _seconds(results: Results) -> str:
     return f"{min(result['seconds'] for result in results.values()):.0f} s"  # other work only adds
 
 
@@ -134,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ledger = entries()
     parser.add_argument("entries", nargs="*", help=", ".join(ledger), metavar="entry")
     parser.add_argument("--quick", action="store_true", help="only the entries marked quick")
-    parser.add_argument("--seeds", type=int, nargs="*", default=(0, 1, 2))
+    parser.add_argument("--seeds", type=int, nargs="*", help=f"0 to {SEEDS - 1}, or as many as theirs has")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which falsifies their times")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "ledger", help="folder of the runs")
     chosen = parser.parse_args(arguments)
@@ -146,10 +184,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for i, name in enumerate(names)
         if not any(runs_of(ledger[name]) == runs_of(ledger[other]) for other in names[:i])
     ]  # one run may answer several entries
+    pairs = [
+        (first, seed)
+        for first in firsts
+        for seed in (range(ledger[first].get("seeds", SEEDS)) if chosen.seeds is None else chosen.seeds)
+    ]
     todo = {
         (first, seed): partial(measure_entry, ledger, first, seed, chosen.out / f"{first}-{seed}")
-        for seed in chosen.seeds
-        for first in firsts
+        for first, seed in sorted(pairs, key=itemgetter(1))  # all entries' first seeds first
     }
     failed = False
     for (first, seed), results in side_by_side(todo, chosen.jobs):
@@ -158,9 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         measured = _known()  # read now: another process may have added its own
         for name in answered(ledger, first):
-            value = mean(value_of(ledger[name], result) for result in results)
-            seconds = sum(result.seconds for result in results)
-            measured.setdefault(name, {})[str(seed)] = {"value": value, "seconds": seconds}
+            measured.setdefault(name, {})[str(seed)] = result_of(ledger[name], results)
         write_json(MEASURED, measured)
     measured = _known()
     replace_between(REPOSITORY / "docs" / "results.md", START, END, table(measured))

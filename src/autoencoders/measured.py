@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
@@ -26,12 +27,22 @@ class Measurement(NamedTuple):
 
     scores: dict[str, Any]  # {"<group>": {"<row>": {"<metric>": value}}}
     seconds: float  # of the training, as a process
+    intervals: Mapping[str, Any] = MappingProxyType({})  # likewise, [low, high] for what has one
 
     def value(self, metric: str) -> float | None:
         """That of "<group>/<row>/<metric>"; None if there is none."""
-        group, row, name = metric.split("/")
-        value = self.scores.get(group, {}).get(row, {}).get(name)
+        value = _found(self.scores, metric)
         return None if value is None else float(value)
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """The 95 % interval of that; None if it has none."""
+        found = _found(self.intervals, metric)
+        return None if found is None else (float(found[0]), float(found[1]))
+
+
+def _found(groups: Mapping[str, Any], metric: str) -> Any:
+    group, row, name = metric.split("/")
+    return groups.get(group, {}).get(row, {}).get(name)
 
 
 def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, folder: Path) -> Measurement:
@@ -51,7 +62,7 @@ def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, fold
     if kept.is_file():
         known = json.loads(kept.read_text())
         if {name: known.get(name) for name in asked} == asked:
-            return Measurement(known["scores"], known["seconds"])
+            return Measurement(known["scores"], known["seconds"], known.get("intervals", {}))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run = folder / "run"
@@ -68,9 +79,11 @@ def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, fold
         trained = ("train.py", *command.split(), f"seed={seed}", f"hydra.run.dir={run}", "logger=csv")
         seconds = process(*trained)
         process("evaluate.py", f"run={run}", *evaluate.split(), f"groups={','.join(groups)}")
-    scores = json.loads((run / "evaluation" / "groups.json").read_text())
-    write_json(kept, {**asked, "seconds": seconds, "scores": scores})
-    return Measurement(scores, seconds)
+    scores, intervals = (
+        json.loads((run / "evaluation" / f"{name}.json").read_text()) for name in ("groups", "intervals")
+    )
+    write_json(kept, {**asked, "seconds": seconds, "scores": scores, "intervals": intervals})
+    return Measurement(scores, seconds, intervals)
 
 
 def side_by_side(todo: Mapping[Key, Callable[[], Result]], jobs: int) -> Iterator[tuple[Key, Result | None]]:
