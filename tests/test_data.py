@@ -222,6 +222,7 @@ def test_shapes_are_known_before_any_file_is_read() -> None:
         ({"train_size": 0}, "train_size=0 must be ≥ 1"),
         ({"size": 4097}, "size=4097 must be ≥ 1 and ≤ 4096"),
         ({"shift": 17}, "shift=17 must be ≥ 0 and ≤ 16"),
+        ({"augment_until": 2}, "augment_until=2 must be ≥ 0 and ≤ 1"),
         ({"shift": 8, "size": 8}, "shift=8 must be < 8"),
         ({"seed": -1}, "seed=-1 must be ≥ 0"),
         ({"flip": 2}, "flip=2 must be true or false"),
@@ -259,7 +260,17 @@ def test_every_choice_of_conf_is_what_the_constructor_does_by_itself(composed: C
     for name in ("mnist", "noisy_mnist", "fashion_mnist", "cifar10", "cifar10_gray"):
         data = training.build_data(composed(f"data={name}"))
         alone = type(data)(data.root, batch_size=16, eval_batch_size=16, validation_size=30)
-        for key in ("input", "target", "corrupt_once", "corruption", "size", "shift", "binarize", "seed"):
+        for key in (
+            "input",
+            "target",
+            "corrupt_once",
+            "corruption",
+            "size",
+            "shift",
+            "augment_until",
+            "binarize",
+            "seed",
+        ):
             assert getattr(data, key) == getattr(alone, key), key
 
 
@@ -478,6 +489,25 @@ def test_fast_dev_run(fast_dev_run: Any) -> None:
     data, model = Squares(**SMALL), Probe()
     trainer(fast_dev_run=fast_dev_run).fit(model, data)
     assert len(model.of("train")) == len(model.of("val")) == int(fast_dev_run)
+
+
+@tree_spec
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_images_are_left_as_they_are_when_augmentation_has_ended(accumulated: int) -> None:
+    class Grain(Squares):
+        def read(self, train: bool) -> tuple[Any, Any]:
+            images, labels = super().read(train)
+            return np.random.default_rng(0).permuted(images // np.arange(1, 13, dtype=np.uint8)), labels
+
+    seen = {}
+    for until in (0.0, 0.5):
+        data, model = Grain(**SMALL, shift=1, augment_until=until), Probe()
+        trainer(max_epochs=2, accumulate_grad_batches=accumulated).fit(model, data)
+        seen[until] = model.of("train")
+    augmented, plain = seen[0.5], seen[0.0]
+    half = len(plain) // 2
+    assert augmented[half:] == plain[half:]
+    assert all(one != other for one, other in zip(augmented[:half], plain[:half], strict=True))
 
 
 @tree_spec

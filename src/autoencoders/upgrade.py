@@ -51,6 +51,7 @@ def _from_0_1(config: dict[str, Any]) -> dict[str, Any]:
         "data": {
             **data,
             "size": None,
+            "augment_until": 1.0,
             "only": None,
             "without": None,
             "supervision": "clean",

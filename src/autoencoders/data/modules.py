@@ -62,6 +62,8 @@ class ImageDataModule(LightningDataModule):
         target: what the decoder should give, likewise.
         flip: mirror a random half of the training images, other ones in every epoch.
         shift: move each training image by up to this many pixels, 0 to 16, with reflected edges, likewise.
+        augment_until: the fraction of the training after which images are no longer mirrored or moved, 0..1,
+            so that it ends on images as they are.
         binarize: make every pixel black or white, its value being the probability of white (Burda et al.
             2016): in a training image anew at every step, in the others once.
         corrupt_once: give each training image one fixed corrupted version.
@@ -99,6 +101,7 @@ class ImageDataModule(LightningDataModule):
         target: Colour | None = None,
         flip: bool = False,
         shift: int = 0,
+        augment_until: float = 1.0,
         binarize: bool = False,
         corrupt_once: bool = False,
         supervision: str = "clean",
@@ -124,6 +127,7 @@ class ImageDataModule(LightningDataModule):
         if size is not None:
             checks.integer("size", size, 1, 4096)
         checks.integer("shift", shift, 0, 16)
+        checks.number("augment_until", augment_until, at_least=0, at_most=1)
         checks.integer("seed", seed, 0, 2**32 - 1)
         for name, value in {"flip": flip, "binarize": binarize, "corrupt_once": corrupt_once}.items():
             checks.boolean(name, value)
@@ -140,6 +144,7 @@ class ImageDataModule(LightningDataModule):
         if (self.input, self.target) == ("color", "gray"):
             raise ValueError("input=color with target=gray is not supported: swap them to colour gray images")
         self.flip, self.shift, self.binarize = flip, shift, binarize
+        self.augment_until = augment_until
         self.corrupt_once, self.seed = corrupt_once, seed
         self.only, self.without = self._labels("only", only), self._labels("without", without)
         self.corruption: Corruption = Identity() if corruption is None else corruption
@@ -293,12 +298,13 @@ class ImageDataModule(LightningDataModule):
             return flipped_and_shifted(pictures, flips, shifts, self.shift)
 
         # Pixels are moved while they are bytes.
-        images = to_float(augmented(batch.images) if training else batch.images)
+        augments = training and self._augments(batch.step)
+        images = to_float(augmented(batch.images) if augments else batch.images)
         corrupted = batch.corrupted
         if training:
             if self.binarize:
                 images = (randomness(Stream.BITS).uniform(*images.shape) < images).float()
-            corrupted = None if corrupted is None else augmented(corrupted)
+            corrupted = augmented(corrupted) if augments and corrupted is not None else corrupted
         if corrupted is not None and corrupted.dtype == torch.uint8:  # measured, not made
             corrupted = to_float(corrupted)
         if corrupted is None:
@@ -311,6 +317,13 @@ class ImageDataModule(LightningDataModule):
         if training and self.supervision == "noise2void":
             return self._blinded(pair, randomness(Stream.BLIND_SPOTS))
         return pair
+
+    def _augments(self, batch: int) -> bool:
+        """Whether the images of a batch, counted from the first of the training, are mirrored or moved."""
+        if self.augment_until == 1 or self.trainer is None:
+            return True
+        steps = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
+        return batch < self.augment_until * steps
 
     def _blinded(self, pair: Batch, randomness: Randomness) -> Batch:
         """x̃ as the target, to be guessed at pixels that the encoder does not see."""
