@@ -110,6 +110,8 @@ def test_probe_separates_what_is_separable() -> None:
     labels = rng.integers(0, 3, 300)
     points = (rng.normal(size=(300, 2)) + 20 * np.eye(3)[labels][:, :2]).astype(np.float32)
     assert float(representation.probe(points[:200], labels[:200], points[200:], labels[200:])) == 1
+    of_one_class = representation.probe(points[:1], labels[:1], points[200:], labels[200:])
+    assert float(of_one_class) == pytest.approx(np.mean(labels[200:] == labels[0]))
 
 
 def test_frechet_distance_of_gaussians() -> None:

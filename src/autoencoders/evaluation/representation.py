@@ -143,6 +143,8 @@ def features(subject: Subject) -> Scores:
 
 def probe(train: Array, labels: Labels, test: Array, test_labels: Labels) -> Mean:
     """The test accuracy of logistic regression."""
+    if (labels == labels[0]).all():  # which it refuses
+        return Mean(test_labels == labels[0])
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, C=1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # on pixels 200 steps are as good as more
