@@ -180,6 +180,35 @@ def test_binarized_images_are_black_or_white_with_the_pixel_as_their_chance(comp
     assert not torch.equal(first, other)
 
 
+def test_static_binarisation_draws_each_training_image_once(composed: Compose) -> None:
+    gray = training.build_data(composed())
+    dynamic, static, other_seed = (
+        training.build_data(composed(f"data.binarize={kind}", f"seed={seed}"))
+        for kind, seed in (("dynamic", 0), ("static", 0), ("static", 1))
+    )
+    for data in (gray, dynamic, static, other_seed):
+        data.setup(None)
+    for split in ("val", "test"):  # one test set, whatever the training
+        assert torch.equal(getattr(static, split).images, getattr(dynamic, split).images)
+    assert torch.equal(static.train.images, other_seed.train.images)
+    assert torch.equal(dynamic.train.images, gray.train.images)
+    white, chance = static.train.images.float() / 255, gray.train.images.float() / 255
+    assert set(white.unique().tolist()) == {0, 1}
+    assert not white[chance == 0].any()
+    for some in (chance < 0.5, chance >= 0.5):
+        assert float(white[some].mean()) == pytest.approx(float(chance[some].mean()), abs=0.02)
+    raw = next(iter(static.train_dataloader()))
+    first, later = (static.pair(raw._replace(step=step), training=True).clean for step in (0, 7))
+    assert torch.equal(first, later)
+
+
+def test_a_fixed_corruption_is_of_the_binarised_image(data_root: Path) -> None:
+    data = module(MNIST, data_root, Gaussian(0.3, 0.0, clip=False), corrupt_once=True, binarize="static")
+    corrupted, clean = all_pairs(data, "train", training=True)
+    assert set(clean.unique().tolist()) == {0, 1}
+    torch.testing.assert_close(corrupted, clean + 0.3)
+
+
 def test_the_same_numbers_are_drawn_as_ever(data_root: Path) -> None:
     """... so that a run that is resumed with a later version ends in the same bits."""
     data = module(MNIST, data_root, seed=3)
@@ -226,6 +255,7 @@ def test_shapes_are_known_before_any_file_is_read() -> None:
         ({"shift": 8, "size": 8}, "shift=8 must be < 8"),
         ({"seed": -1}, "seed=-1 must be ≥ 0"),
         ({"flip": 2}, "flip=2 must be true or false"),
+        ({"binarize": "once"}, "binarize=once must be false or true or dynamic or static"),
         ({"root": " "}, "root=  must be a folder"),
         ({"input": "red"}, "input=red must be gray or color"),
         ({"target": "color"}, "target=color is not what this data set has: its images are gray"),

@@ -80,6 +80,26 @@ def test_hungarian_accuracy_forgives_names_only() -> None:
     assert representation.hungarian_accuracy(np.zeros(6, int), labels, 3) == pytest.approx(1 / 3)
 
 
+def test_whitened_codes_vary_alike_and_cluster_by_what_hardly_varied() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    codes = np.stack([30 * rng.normal(size=400), 2 * labels + 0.1 * rng.normal(size=400), np.ones(400)], 1)
+    train, test = np.split(codes.astype(np.float32), 2)
+    white, of_test = representation.whitened(train, test)
+    assert np.cov(white, rowvar=False)[:2, :2] == pytest.approx(np.eye(2), abs=1e-4)
+    assert np.abs(white[:, 2]).max() < 1e-3  # a number that is always the same
+    assert np.cov(of_test, rowvar=False)[:2, :2] == pytest.approx(np.eye(2), abs=0.4)
+
+    def accuracy(fitted: limits.Array, scored: limits.Array) -> float:
+        clusters = representation.k_means(fitted, scored, 2, starts=5)
+        return representation.hungarian_accuracy(clusters, labels[200:], 2)
+
+    assert accuracy(test, test) < 0.7  # it splits the direction of the largest variance
+    assert accuracy(white, of_test) > 0.98
+    constant = np.ones((4, 2), np.float32)
+    assert not np.any(representation.whitened(constant, constant))
+
+
 def test_few_labels_are_so_many_of_each_class() -> None:
     labels = np.array([0, 1, 0, 1, 1, 0, 2])
     assert representation.first_of_each(labels, 2).tolist() == [0, 2, 1, 3]
@@ -90,6 +110,8 @@ def test_probe_separates_what_is_separable() -> None:
     labels = rng.integers(0, 3, 300)
     points = (rng.normal(size=(300, 2)) + 20 * np.eye(3)[labels][:, :2]).astype(np.float32)
     assert float(representation.probe(points[:200], labels[:200], points[200:], labels[200:])) == 1
+    of_one_class = representation.probe(points[:1], labels[:1], points[200:], labels[200:])
+    assert float(of_one_class) == pytest.approx(np.mean(labels[200:] == labels[0]))
 
 
 def test_frechet_distance_of_gaussians() -> None:
@@ -276,6 +298,7 @@ def test_every_model_is_evaluated_by_its_groups(
     assert "largest_angle_to_pca" in scores["latent space"]["model"] or overrides[0] != "model=linear"
     assert {"best_and_worst", "errors", "traversals", "interpolations"} <= set(pictures)
     assert "pixels" in scores["features"]
+    assert {"model", "model, whitened", "pixels"} <= set(scores["clustering"])
     if "codebook" in groups:
         assert scores["reconstruction"]["model"]["code_bits"] == 2 * 10
         assert 1 <= scores["codebook"]["model"]["perplexity"] <= scores["codebook"]["model"]["size"] == 1024

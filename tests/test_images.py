@@ -181,6 +181,11 @@ def test_measured_pairs(fit: str, folder: Path, make: Make) -> None:
         make(folder, input_root=measured, corruption=Gaussian())
     with pytest.raises(ValueError, match="corrupt_once=True does not go with input_root, which has"):
         make(folder, input_root=measured, corrupt_once=True)
+    with pytest.raises(ValueError, match="binarize=static does not go with input_root"):
+        make(folder, input_root=measured, binarize="static", fit="crop")
+    if fit == "patches":
+        with pytest.raises(ValueError, match="binarize=static does not go with fit=patches"):
+            make(folder, fit=fit, binarize="static")
     (measured / "cats" / "3.bmp").unlink()
     with pytest.raises(UserError, match=r"lacks pictures of data.root: cats/3"):
         make(folder, input_root=measured)

@@ -306,6 +306,7 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path, chunks: Path) -> None:
         {"only": [0]},
         {"without": [1]},
         {"corrupt_once": True},
+        {"binarize": "static"},
         {"mixed_chunks": 0},
         {"fit": "patches"},
     ):

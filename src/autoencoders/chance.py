@@ -96,4 +96,7 @@ def _errors(job: Path) -> tuple[dict[str, Any], Any] | None:
 
 def test_images(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of a run's config of its data makes its test images what they are."""
-    return {key: value for key, value in data.items() if key not in OF_TRAINING}
+    chosen = {key: value for key, value in data.items() if key not in OF_TRAINING}
+    if "binarize" in chosen:  # test images always once: dynamic and static differ in training
+        chosen["binarize"] = bool(chosen["binarize"])
+    return chosen

@@ -185,8 +185,9 @@ def check_keys(cfg: DictConfig) -> None:
     """Raises ValueError for a value of train.yaml that is out of its range; groups check their own."""
     checks.integer("seed", cfg.seed, 0, 2**32 - 1)
     checks.boolean("evaluate", cfg.evaluate)
-    for key in ("importance_samples", "importance_images"):
+    for key in ("importance_samples", "importance_images", "fine_tuning_epochs"):
         checks.integer(f"evaluation.{key}", cfg.evaluation[key], 1)
+    checks.boolean("evaluation.fine_tuning_activation", cfg.evaluation.fine_tuning_activation)
     checks.number("checkpoint.every_n_minutes", cfg.checkpoint.every_n_minutes, 0)
     for key in ("every_n_epochs", "images"):
         checks.integer(f"figures.{key}", cfg.figures[key], 1)

@@ -9,7 +9,8 @@ def to_today(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run as today's conf/ would compose it.
 
     0.1 had the optimizer's and the scheduler's keys in the model, the shapes in the data, one logger by name
-    and the network's family by name. A colorizer's code had to tell the lightness too.
+    and the network's family by name. A colorizer's code had to tell the lightness too, and nothing was
+    fine-tuned.
     """
     if not isinstance(config.get("model"), dict):
         return config
@@ -17,6 +18,9 @@ def to_today(config: dict[str, Any]) -> dict[str, Any]:
         config = _from_0_1(config)
     if str(config["model"].get("_target_")).endswith(".ColorizationAutoencoder"):
         config = {**config, "model": {"keep_lightness": False, **config["model"]}}
+    if isinstance(config.get("evaluation"), dict):
+        fine_tuning = {"fine_tuning_epochs": 30, "fine_tuning_activation": False}
+        config = {**config, "evaluation": {**fine_tuning, **config["evaluation"]}}
     return config
 
 

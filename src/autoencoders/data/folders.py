@@ -12,7 +12,7 @@ from autoencoders.corruption import Identity
 from autoencoders.data import cache, pictures
 from autoencoders.data.cache import SPLITS, Item
 from autoencoders.data.collections import Arrays, Folder, Patches, Photos, RandomPatches
-from autoencoders.data.modules import ImageDataModule, binarized, default_root
+from autoencoders.data.modules import ImageDataModule, default_root
 from autoencoders.data.pairs import Images
 from autoencoders.errors import UserError
 from autoencoders.randomness import Randomness, Stream
@@ -100,8 +100,10 @@ class ImageFolder(ImageDataModule):
             raise ValueError("corrupt_once=True does not go with fit=patches, whose patches are always new")
         if self.measured and not isinstance(self.corruption, Identity):
             raise ValueError("input_root has the corrupted images: choose corruption=none")
+        if fit == "patches" and self.binarize == "static":
+            raise ValueError("binarize=static does not go with fit=patches, whose patches are always new")
         if self.measured and self.binarize:
-            raise ValueError("binarize=True does not go with input_root")
+            raise ValueError(f"binarize={self.binarize} does not go with input_root")
 
     _clean: Folder | Arrays
     _measured: Folder | Arrays | None = None
@@ -132,7 +134,7 @@ class ImageFolder(ImageDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Opens the splits that `stage` needs."""
         if stage in ("fit", "validate", None) and not hasattr(self, "val"):
-            self.train = self._split("train", Stream.TRAIN if self.corrupt_once else None)
+            self.train = self._split("train", Stream.TRAIN)
             self.val = self._split("val", Stream.VALIDATION)
         if stage in ("test", None) and not hasattr(self, "test"):
             self.test = self._split("test", Stream.TEST)
@@ -210,7 +212,7 @@ class ImageFolder(ImageDataModule):
             )
         return lambda place: theirs[ours[place]]
 
-    def _split(self, name: str, stream: Stream | None) -> Images:
+    def _split(self, name: str, stream: Stream) -> Images:
         channels = (self.channels, self._input_channels) if self._measured else (self.channels,)
         opened = cache.open_split(self._folder, name, channels)
         if not opened.names:
@@ -233,9 +235,7 @@ class ImageFolder(ImageDataModule):
             images, labels = [part[:count] for part in images], labels[:count]
         if self._measured:
             return Images(images[0], labels, images[1])
-        if self.binarize and stream not in (None, Stream.TRAIN):
-            images = [binarized(images[0], stream)]
-        return self._images(images[0], labels, stream)
+        return self._fixed(images[0], labels, stream)
 
 
 class SamplePhotos(ImageFolder):

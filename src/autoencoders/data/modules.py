@@ -24,6 +24,7 @@ Colour = Literal["gray", "color"]
 Shape = tuple[int, int, int]  # (C, H, W)
 Array = Tensor | NDArray[Any]
 
+BINARIZATIONS = ("dynamic", "static")
 CLONE = Path(__file__).resolve().parents[3]
 
 
@@ -64,8 +65,9 @@ class ImageDataModule(LightningDataModule):
         shift: move each training image by up to this many pixels, 0 to 16, with reflected edges, likewise.
         augment_until: the fraction of the training after which images are no longer mirrored or moved, 0..1,
             so that it ends on images as they are.
-        binarize: make every pixel black or white, its value being the probability of white (Burda et al.
-            2016): in a training image anew at every step, in the others once.
+        binarize: make every pixel black or white, its value being the probability of white: True or
+            "dynamic", in a training image anew at every step, in the others once (Burda et al. 2016);
+            "static", in all images once, whatever the seed (Salakhutdinov & Murray 2008).
         corrupt_once: give each training image one fixed corrupted version.
         supervision: what the target of a training image is: "clean", the image; "noise2noise", a second
             corrupted version of it, drawn independently of the first (Lehtinen et al. 2018); "noise2void",
@@ -102,7 +104,7 @@ class ImageDataModule(LightningDataModule):
         flip: bool = False,
         shift: int = 0,
         augment_until: float = 1.0,
-        binarize: bool = False,
+        binarize: bool | str = False,
         corrupt_once: bool = False,
         supervision: str = "clean",
         blind_spots: float = 0.1,
@@ -129,8 +131,9 @@ class ImageDataModule(LightningDataModule):
         checks.integer("shift", shift, 0, 16)
         checks.number("augment_until", augment_until, at_least=0, at_most=1)
         checks.integer("seed", seed, 0, 2**32 - 1)
-        for name, value in {"flip": flip, "binarize": binarize, "corrupt_once": corrupt_once}.items():
+        for name, value in {"flip": flip, "corrupt_once": corrupt_once}.items():
             checks.boolean(name, value)
+        checks.choice("binarize", binarize, (False, True, *BINARIZATIONS))
         if corruption is not None and not callable(corruption):
             raise ValueError(f"corruption={corruption} must be a corruption")
         if corrupt_once and (corruption is None or isinstance(corruption, Identity)):
@@ -143,7 +146,7 @@ class ImageDataModule(LightningDataModule):
         self.input, self.target = self._colour("input", input), self._colour("target", target)
         if (self.input, self.target) == ("color", "gray"):
             raise ValueError("input=color with target=gray is not supported: swap them to colour gray images")
-        self.flip, self.shift, self.binarize = flip, shift, binarize
+        self.flip, self.shift, self.binarize = flip, shift, "dynamic" if binarize is True else binarize
         self.augment_until = augment_until
         self.corrupt_once, self.seed = corrupt_once, seed
         self.only, self.without = self._labels("only", only), self._labels("without", without)
@@ -211,17 +214,10 @@ class ImageDataModule(LightningDataModule):
                     "images to train on"
                 )
             train = train[: self._count_to_train_on(len(train))]
-            self.train = self._images(
-                images[train], labels[train], Stream.TRAIN if self.corrupt_once else None
-            )
-            if self.binarize:
-                images = images.clone()
-                images[val] = binarized(images[val], Stream.VALIDATION)
-            self.val = self._images(images[val], labels[val], Stream.VALIDATION)
+            self.train = self._fixed(images[train], labels[train], Stream.TRAIN)
+            self.val = self._fixed(images[val], labels[val], Stream.VALIDATION)
         if stage in ("test", None) and not hasattr(self, "test"):
-            images, labels = self._read(train=False)
-            images = binarized(images, Stream.TEST) if self.binarize else images
-            self.test = self._images(images, labels, Stream.TEST)
+            self.test = self._fixed(*self._read(train=False), Stream.TEST)
 
     def _count_to_train_on(self, there: int) -> int:
         """`train_size`, or all that are there.
@@ -302,7 +298,7 @@ class ImageDataModule(LightningDataModule):
         images = to_float(augmented(batch.images) if augments else batch.images)
         corrupted = batch.corrupted
         if training:
-            if self.binarize:
+            if self.binarize == "dynamic":
                 images = (randomness(Stream.BITS).uniform(*images.shape) < images).float()
             corrupted = augmented(corrupted) if augments and corrupted is not None else corrupted
         if corrupted is not None and corrupted.dtype == torch.uint8:  # measured, not made
@@ -403,6 +399,13 @@ class ImageDataModule(LightningDataModule):
         parts = images.split(1000)
         return torch.cat([tv.resize(part, [self.size, self.size], antialias=True) for part in parts])
 
+    def _fixed(self, images: Tensor, labels: Tensor, stream: Stream) -> Images:
+        """The images of one split, with all of their randomness that is drawn only once."""
+        trains = stream is Stream.TRAIN
+        if self.binarize == "static" or (self.binarize and not trains):
+            images = binarized(images, stream)
+        return self._images(images, labels, None if trains and not self.corrupt_once else stream)
+
     def _images(self, images: Tensor, labels: Tensor, stream: Stream | None) -> Images:
         """With a fixed corrupted version where there is a stream to draw it from and something to draw."""
         if stream is None or isinstance(self.corruption, Identity):
@@ -448,10 +451,11 @@ def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def binarized(images: Tensor, stream: Stream) -> Tensor:
+def binarized(images: Tensor, stream: Stream, block: int = 1000) -> Tensor:
     """uint8 images (N, C, H, W) of 0 and 255, white with the probability that the pixel's value says."""
-    bits = Randomness(Stream.BITS, stream, rows=len(images))
-    return (bits.uniform(*images.shape) * 255 < images).to(torch.uint8) * 255
+    bits = Randomness(Stream.BITS, stream, rows=block)
+    parts = [bits.uniform(*part.shape) * 255 < part for part in images.split(block)]
+    return torch.cat(parts).to(torch.uint8) * 255
 
 
 def flipped_and_shifted(images: Tensor, flips: Randomness | None, shifts: Randomness, most: int) -> Tensor:

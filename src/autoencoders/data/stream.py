@@ -13,7 +13,7 @@ from autoencoders.data.buckets import Bucket, Folder, is_bucket
 from autoencoders.data.cache import SPLITS
 from autoencoders.data.chunks import INDEX, Chunks
 from autoencoders.data.folders import HELD_OUT, MOST_HELD_OUT
-from autoencoders.data.modules import ImageDataModule, binarized, default_root
+from autoencoders.data.modules import ImageDataModule, default_root
 from autoencoders.data.pairs import Images, RawBatch
 from autoencoders.errors import UserError, is_main_process, one_line
 from autoencoders.randomness import Randomness, Stream
@@ -77,6 +77,10 @@ class ImageStream(ImageDataModule):
                 raise ValueError(f"{name}={options[name]}: choose the classes when the chunks are made")
         if options.get("corrupt_once"):
             raise ValueError("corrupt_once=True does not go with a stream, whose noise is always new")
+        if options.get("binarize") == "static":
+            raise ValueError(
+                "binarize=static does not go with a stream, whose images are read anew each time"
+            )
         self.fit, self.mixed_chunks, self.most = (
             fit,
             mixed_chunks,
@@ -169,7 +173,7 @@ class ImageStream(ImageDataModule):
 
     def _in_memory(self, split: str, places: Tensor, stream: Stream) -> Images:
         images, labels = self._chunks.get(split, self._chunks["train"]).read(places)
-        return self._images(binarized(images, stream) if self.binarize else images, labels, stream)
+        return self._fixed(images, labels, stream)
 
 
 class StreamedImages(Images):

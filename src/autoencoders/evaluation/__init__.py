@@ -22,6 +22,7 @@ from autoencoders.evaluation import (
     colour,
     contraction,
     discrete,
+    fine_tuning,
     generation,
     intervals,
     latent,
@@ -90,6 +91,7 @@ def score_run(run: Path, cfg: DictConfig, groups: Sequence[str]) -> dict[str, Sc
         "reconstruction": lambda of: restoration.reconstruction(of)[0],
         **groups_of(subject, bound),
         **({"generation": lambda of: generation.generation(of)[0]} if subject.model.has_code else {}),
+        **only_named(subject, cfg),
     }
     groups = [name.replace("_", " ") for name in groups]
     if unknown := [name for name in groups if name not in known]:
@@ -188,6 +190,23 @@ def groups_of(subject: Subject, bound: tuple[int, int]) -> dict[str, Group]:
         "likelihood": partial(latent.likelihood, samples=samples, images=images),
     }
     return {**by_labels, **of_classes, **of_code, **{name: of_some[name] for name in names}}
+
+
+def only_named(subject: Subject, cfg: DictConfig) -> dict[str, Group]:
+    """The groups that take minutes, and so are computed only where they are asked for by name."""
+    # Symbols have no gradient that would reach the encoder.
+    trainable = subject.model.has_code and "codebook" not in subject.model.evaluations
+    if not (trainable and subject.has_classes):
+        return {}
+    return {
+        "fine tuning": partial(
+            fine_tuning.fine_tuning,
+            fresh=partial(build_model, cfg, subject.data),
+            epochs=cfg.evaluation.fine_tuning_epochs,
+            activation=cfg.evaluation.fine_tuning_activation,
+            seed=cfg.seed,
+        )
+    }
 
 
 def spectrum(subject: Subject) -> Figure:

@@ -62,7 +62,9 @@ def classifier(data: ImageDataModule) -> DigitNet:
     images, labels = data.train.images, data.train.labels
     channels, source = as_colour(to_float(images[:1]), data.target).shape[1], getattr(data, "source", None)
     side = f"-{images.shape[-1]}" if data.size else ""
-    path = Path(data.root) / source.name / f"digitnet-{channels}-{len(images)}{side}.pt" if source else None
+    bits = "-binarized" if data.binarize == "static" else ""
+    name = f"digitnet-{channels}-{len(images)}{side}{bits}.pt"
+    path = Path(data.root) / source.name / name if source else None
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = DigitNet(channels, len(data.classes))
