@@ -191,6 +191,18 @@ def test_jobs_of_several_seeds_are_told_apart_by_their_spread() -> None:
     assert chance.near_best(groups[:1], "val/mse") == {}
 
 
+def test_two_seeds_tell_what_is_three_times_as_large() -> None:
+    pairs = {
+        "large": (0.050, 0.052),
+        "middle": (0.026, 0.025),
+        "best": (0.0165, 0.0166),
+        "near": (0.0171, 0.0164),
+    }
+    groups = [{Path(f"{name}{seed}"): pairs[name][seed] for seed in (0, 1)} for name in pairs]
+    found = chance.near_best(groups, "val/mse")
+    assert [found[Path(f"{name}0")] for name in pairs] == ["", "", "best", "within chance"]
+
+
 def test_jobs_of_one_seed_are_told_apart_by_their_test_images(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     errors = rng.exponential(size=200)

@@ -1,11 +1,12 @@
 """Which jobs of a sweep are as good as the best of them, as far as one can tell."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+import numpy as np
 
 from autoencoders import untrusted
 from autoencoders.errors import UserError
@@ -17,15 +18,15 @@ CONFIG = Path("evaluation") / "config.yaml"  # what those images were
 OF_ERRORS = ("val/mse", "test/mse")  # the metrics that they tell of
 # What of a run's data leaves the test images as they are.
 OF_TRAINING = (
-    "batch_size", "eval_batch_size", "validation_size", "train_size", "flip", "shift", "corrupt_once", "seed",
-    "only", "without", "cache", "cache_gb", "strict", "supervision", "blind_spots",
+    "batch_size", "eval_batch_size", "validation_size", "train_size", "flip", "shift", "augment_until",
+    "corrupt_once", "seed", "only", "without", "cache", "cache_gb", "strict", "supervision", "blind_spots",
 )  # fmt: skip
 
 
 def near_best(groups: Sequence[Mapping[Path, float]], metric: str) -> dict[Path, str]:
     """Which jobs have the smallest mean of a metric, and which are within chance of it, by their folders.
 
-    Where there are several seeds, that is by Welch's t-test, and else by the paired bootstrap over the test
+    Where there are several seeds, that is by t-tests, and else by the paired bootstrap over the test
     images, of jobs that were evaluated on the same; at 95 % for all comparisons with the best at once.
 
     Args:
@@ -48,21 +49,23 @@ def near_best(groups: Sequence[Mapping[Path, float]], metric: str) -> dict[Path,
 
 
 def _by_seeds(best: Mapping[Path, float], others: Sequence[Mapping[Path, float]]) -> list[str]:
-    compared = [len(group) > 1 for group in others]
-    alpha = (1 - LEVEL) / max(1, sum(compared))  # Bonferroni's
-    return [
-        UNKNOWN if not several else NEAR if _p_of_welch(best, group) > alpha else WORSE
-        for group, several in zip(others, compared, strict=True)
-    ]
+    """By t-tests with the variance within all groups together, as of two or three seeds one alone tells next
+    to nothing: of the logarithms, where there are any, as larger errors vary by more."""
+    from scipy.stats import t
 
-
-def _p_of_welch(a: Mapping[Path, float], b: Mapping[Path, float]) -> float:
-    from scipy.stats import ttest_ind
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of values that are nearly all the same
-        p = float(ttest_ind(list(a.values()), list(b.values()), equal_var=False).pvalue)
-    return float(mean(a.values()) == mean(b.values())) if math.isnan(p) else p
+    values = [np.array([*group.values()]) for group in (best, *others)]
+    if min(map(np.min, values)) > 0:
+        values = [np.log(some) for some in values]
+    spare = sum(len(some) - 1 for some in values)  # degrees of freedom
+    variance = sum(float(np.square(some - some.mean()).sum()) for some in values) / spare
+    compared = sum(len(some) > 1 for some in values[1:])
+    reach = float(t.isf((1 - LEVEL) / 2 / max(1, compared), spare))  # by Bonferroni
+    marks = []
+    for some in values[1:]:
+        error = math.sqrt(variance * (1 / len(values[0]) + 1 / len(some)))
+        near = some.mean() - values[0].mean() <= reach * error
+        marks.append(UNKNOWN if len(some) == 1 else NEAR if near else WORSE)
+    return marks
 
 
 def _by_images(best: Mapping[Path, float], others: Sequence[Mapping[Path, float]]) -> list[str]:

@@ -30,7 +30,7 @@ def text() -> str:
         folder = REPOSITORY / group if group == "sweeps" else CONF / group
         names = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
         lines += ["", f"{group}="]
-        lines += [f"  {name:18} {_about(folder / f'{name}.yaml')}".rstrip() for name in names]
+        lines += [f"  {name:20} {_about(folder / f'{name}.yaml')}".rstrip() for name in names]
     lines += ["", "Change any key by its path (--cfg job shows them all):", ""]
     lines += [f"  {key:26} {about}" for key, about in KEYS.items()]
     lines += ["", "Start from a run:", ""]
