@@ -70,7 +70,8 @@ def test_runs_and_sweeps_are_listed_the_newest_first(tmp_path: Path) -> None:
     assert by_name["aae/2026-01-30_12-00-00"].state == "failed"
     assert by_name["aae/2026-01-29_12-00-00"].state == "unfinished"
     sweep = by_name["../multirun/2026-02-02_08-00-00"]
-    assert (sweep.metric, sweep.value) == ("best val/mse", pytest.approx(0.1 / 16))
+    assert sweep.metric == "best val/mse"
+    assert sweep.value == pytest.approx(0.1 / 16)
     assert sweep.state == "4 of 5 jobs finished"
     assert sweep.link == "../multirun/2026-02-02_08-00-00/summary.html"
     assert (of_runs / sweep.picture).is_file()

@@ -72,6 +72,8 @@ def test_numbers_stand_beside_the_best_without_the_model() -> None:
     }
     error, probe, clusters = headline.numbers(scores, 40)
     assert (error.value, error.worth) == ("0.1000", "2 times less than median (0.2000)")
+    scores["reconstruction"]["median"]["mse"] = intervals.Mean(0.105 + 0 * around)
+    assert headline.numbers(scores, 40)[0].worth == "4.8 % less than median (0.105)"
     assert error.interval.startswith("± 0.00")
     assert (probe.value, probe.worth) == ("50 %", "50 points less than pixels (100 %)")
     assert clusters.worth == "no different from pixels (50 %) beyond chance"
@@ -315,6 +317,17 @@ def test_a_point_and_a_way_between_two_in_a_browser(written: tuple[Path, Subject
     assert steps == 9
     assert np.abs(np.array(last) - decoded(it, it.test_codes[9])).max() <= 1
     assert np.abs(np.array(first) - decoded(it, it.test_codes[4])).max() <= 1
+
+
+def test_a_page_that_would_be_too_large_has_pictures_instead(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = subject(composed, "model.code_dim=3")
+    monkeypatch.setattr(report, "LARGEST_PAGE", 10)
+    report.write(tmp_path, {}, {}, it, {}, composed("network=mlp"))
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert "does not run in this page, as the page would be too large" in page
+    assert '"live": null' in page
 
 
 @pytest.mark.slow

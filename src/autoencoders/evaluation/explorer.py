@@ -68,16 +68,18 @@ def plane(subject: Subject) -> Plane:
 
 
 @torch.inference_mode()
-def explorer(subject: Subject) -> dict[str, Any]:
-    """What the page needs: {"data": for explorer.js, and words for the text around it}."""
+def explorer(subject: Subject, refused: str = "") -> dict[str, Any]:
+    """What the page needs: {"data": for explorer.js, and words for the text around it}; pictures of places
+    instead of a decoder where that is refused, for a reason."""
     flat, test, classes = plane(subject), subject.data.test, list(subject.data.classes)
     codes, images = _points(subject)
     sheet, (height, width) = _sheet(images, COLUMNS), images.shape[2:]
-    live, why, difference = None, "", 0.0
+    live, difference = None, 0.0
     try:
-        live, difference = browser.program(subject.model, codes)
+        if not refused:
+            live, difference = browser.program(subject.model, codes)
     except browser.Undecodable as error:
-        why = str(error)
+        refused = str(error)
     mean, directions, deviations = subject.test_directions
     data = {
         "width": width,
@@ -106,7 +108,7 @@ def explorer(subject: Subject) -> dict[str, Any]:
         "axes": flat.axes,
         "far": flat.far(codes.numpy()),
         "count": len(codes),
-        "why": why,
+        "why": refused,
         "difference": f"{difference:.1g}",
         "half_lightness": not subject.model.decodes_alone,
     }

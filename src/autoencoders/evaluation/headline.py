@@ -67,8 +67,10 @@ def _worth(scores: Mapping[str, Scores], metric: Metric, count: int) -> str:
     if not _beyond_chance(value, reference, count):
         return f"no different from {beside} beyond chance"
     if metric.smaller_is_better and min(value, reference) > 0:
-        ratio = max(value, reference) / min(value, reference)
-        return f"{ratio:.2g} times {'less' if better else 'more'} than {beside}"
+        ratio, word = value / reference, "less" if better else "more"
+        if 2 / 3 < ratio < 3 / 2:
+            return f"{100 * abs(1 - ratio):.2g} % {word} than {beside}"
+        return f"{max(ratio, 1 / ratio):.2g} times {word} than {beside}"
     if metric.share:
         return f"{100 * abs(value - reference):.2g} points {'more' if better else 'less'} than {beside}"
     return f"{'better' if better else 'worse'} than {beside}"

@@ -28,6 +28,7 @@ from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
 from autoencoders.pages import charts
 
+LARGEST_PAGE = 10_000_000  # letters
 BINS = 60
 MOST_CURVES, MOST_DIRECTIONS = 12, 64
 OF_THE_CODE = ("features", "clustering", "latent space", "codebook", "likelihood", "contraction")
@@ -76,39 +77,45 @@ def write(
         name: Table(name, _explained(groups.get(name)), metric_names(of_group), of_group)
         for name, of_group in scores.items()
     }
-    reconstructions = pictures.get("reconstructions")
-    sections = [
-        Section("Learning", [("chart", chart) for chart in learning(run / "metrics.csv")]),
-        Section("Reconstruction", [*reconstruction(scores, pictures), *_tables(tables, "reconstruction")]),
-        Section("The code", [*of_code(scores, subject, pictures), *_tables(tables, *OF_THE_CODE)]),
-        Section("Generation", [*_samples(pictures), *_tables(tables, *OF_GENERATION)]),
-        Section("Further scores", _tables(tables, *tables)),
-        robustness(run),
-    ]
-    page = pages.template("report").render(
-        title=f"{_words(_class(cfg.model))} on {_class(cfg.data)}",
-        sentence=sentence(cfg, metrics, subject),
-        numbers=numbers(scores, len(subject.data.test)),
-        first=_rows(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
-        limits=list(limits(scores, left_out)),
-        sections=[section for section in sections if section.blocks or section.said],
-        explorer=subject.model.has_code,
-        intervals=intervals.EXPLAINED,
-        command=facts.pop("command", ""),
-        evaluate=_command(run),
-        facts={**facts, "folder": run},
-        config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
-        number=intervals.text,
-    )
+    reconstructions, command = pictures.get("reconstructions"), facts.pop("command", "")
+
+    def page(explored: dict[str, Any] | None) -> str:
+        left, of_code = dict(tables), [("explorer", explored)] if explored else []
+        sections = [
+            Section("Learning", [("chart", chart) for chart in learning(run / "metrics.csv")]),
+            Section("Reconstruction", [*reconstruction(scores, pictures), *_tables(left, "reconstruction")]),
+            Section("The code", [*of_code, *code(scores, subject, pictures), *_tables(left, *OF_THE_CODE)]),
+            Section("Generation", [*_samples(pictures), *_tables(left, *OF_GENERATION)]),
+            Section("Further scores", _tables(left, *left)),
+            robustness(run),
+        ]
+        html: str = pages.template("report").render(
+            title=f"{_words(_class(cfg.model))} on {_class(cfg.data)}",
+            sentence=sentence(cfg, metrics, subject),
+            numbers=numbers(scores, len(subject.data.test)),
+            first=_rows(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
+            limits=list(limits(scores, left_out)),
+            sections=[section for section in sections if section.blocks or section.said],
+            explorer=explored is not None,
+            intervals=intervals.EXPLAINED,
+            command=command,
+            evaluate=_command(run),
+            facts={**facts, "folder": run},
+            config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
+            number=intervals.text,
+        )
+        return html
+
+    html = page(explorer(subject) if subject.model.has_code else None)
+    if len(html) > LARGEST_PAGE and subject.model.has_code:
+        html = page(explorer(subject, refused="the page would be too large"))
     with atomic_write(run / "evaluation" / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8")
 
 
 # ---- sections ----------------------------------------------------------------------------------------------
 
-_FIRST = (
-    "The first test images. What is lost between the first row and the last did not get through the code."
-)
+_FIRST = "The first test images, and what the model makes of them."
 
 
 def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> str:
@@ -124,7 +131,7 @@ def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> s
     if corruption := _described(cfg.get("corruption")):
         said += f" with {corruption}"
     if epochs := metrics.get("epochs"):
-        said += f" in {epochs:g} epochs, {duration(metrics.get('seconds', 0))}"
+        said += f" in {epochs:g} epoch{'s' * (epochs != 1)}, {duration(metrics.get('seconds', 0))}"
     return f"{said}. It is tested on {len(data.test):,} others."
 
 
@@ -151,6 +158,8 @@ def learning(path: Path) -> Iterator[charts.Chart]:
                 ys.append(value)
     for name in sorted(curves, key=lambda name: (name != "mse", name != "loss"))[:MOST_CURVES]:
         lines = curves[name]
+        if all(len(xs) < 2 for xs, _ in lines.values()):
+            continue
         title = "mean squared error" if name == "mse" else name
         yield charts.lines(lines, "step", title, _of_curve(name, lines), log_y=name == "mse")
 
@@ -162,8 +171,8 @@ def _of_curve(name: str, lines: Mapping[str, tuple[Sequence[float], Sequence[flo
     if name != "mse":
         return f"{name}: a validation curve that turns away from the training curve tells of overfitting."
     steps, errors = lines.get("validation", ([], []))
-    if len(errors) < 2:
-        return "The error of validation images."
+    if not errors:
+        return "The error of training images."
     best = int(np.argmin(errors))
     if best == len(errors) - 1:
         return "The error of validation images was still falling at the end: a longer training may gain more."
@@ -211,14 +220,12 @@ def histogram(errors: NDArray[np.float32]) -> charts.Chart:
     )
 
 
-def of_code(
+def code(
     scores: Mapping[str, Scores], subject: Subject, pictures: Mapping[str, Picture]
 ) -> Iterator[tuple[str, Any]]:
-    """The explorer, how many directions the codes use, what they are good for, and what lies along and
-    between them."""
+    """How many directions the codes use, what they are good for, and what lies along and between them."""
     if not subject.model.has_code:
         return
-    yield "explorer", explorer(subject)
     variances = subject.test_directions.deviations**2
     share = (variances / max(variances.sum(), 1e-30))[:MOST_DIRECTIONS]
     places = [i + 1.0 for i in range(len(share))]

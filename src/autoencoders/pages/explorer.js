@@ -110,7 +110,7 @@ function drawSliders() {
   data.directions.forEach((direction, k) => {
     const value = data.deviations[k] ? dot(off, direction) / data.deviations[k] : 0;
     sliders[k].value = value;
-    sliders[k].nextElementSibling.textContent = value.toFixed(1);
+    sliders[k].nextElementSibling.textContent = value.toFixed(1).replace("-0.0", "0.0");
   });
 }
 
