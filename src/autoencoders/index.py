@@ -156,7 +156,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"no option {options[0]}: name folders, such as python -m autoencoders.index runs")
     default = [path for path in (Path("runs"), Path("multirun")) if path.is_dir()] or [Path("runs")]
     page, count = write([Path(word) for word in arguments] or default)
-    print(f"  index  {page}  ({count} runs and sweeps)")
+    print(f"  index  {page}  (runs and sweeps: {count})")
 
 
 if __name__ == "__main__":

@@ -209,11 +209,12 @@ _EXTREMES = {
 def histogram(errors: NDArray[np.float32]) -> charts.Chart:
     """How many test images have which error."""
     low, high = float(errors.min()), float(np.quantile(errors, 0.999))
-    counts, edges = np.histogram(errors, BINS, (low, max(high, low + 1e-9)))
+    bins = min(BINS, max(5, len(errors) // 5))
+    counts, edges = np.histogram(errors, bins, (low, max(high, low + 1e-9)))
     beyond = int((errors > high).sum())
     caption = "Test images by their error: the longer the tail, the more images the model fails on."
     if beyond:
-        caption += f" {beyond:,} images lie further out, up to {float(errors.max()):.3g}."
+        caption += f" Further out, up to {float(errors.max()):.3g}: {beyond:,} more."
     middles = (edges[1:] + edges[:-1]) / 2
     return charts.bars(
         middles.tolist(), counts.tolist(), "mse of an image", "images", caption, float(np.median(errors))
