@@ -224,7 +224,7 @@ def test_what_can_not_be_decoded_in_a_page_is_said(
     [
         *(cls() for cls in MODELS),
         *(models.Autoencoder(network) for network in NETWORKS),
-        *(models.Autoencoder(networks.MLP(), likelihood=name) for name in LIKELIHOODS),
+        *(models.Autoencoder(likelihood=name) for name in LIKELIHOODS),
     ],
     ids=[*(cls.__name__ for cls in MODELS), *(type(n).__name__ for n in NETWORKS), *LIKELIHOODS],
 )
