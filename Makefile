@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-gpu lint format reproduce reproduce-all bench clean
+.PHONY: help train runs test test-slow test-gpu lint format reproduce reproduce-all bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ $(READY): pyproject.toml constraints.txt
 
 train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (add overrides: make train ARGS="seed=1")
 	$(BIN)/python train.py model=denoising data=mnist evaluate=true $(ARGS)
+
+runs: $(READY) ## list all runs and sweeps in runs/index.html
+	$(BIN)/python -m autoencoders.index
 
 test: $(READY) ## run the tests (they need no network and no data set)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal

@@ -23,7 +23,7 @@ from conftest import Compose
 from omegaconf import OmegaConf
 
 import autoencoders
-from autoencoders import config, errors, jobs, runs, sweeps, training, untrusted
+from autoencoders import config, errors, figures, jobs, runs, sweeps, training, untrusted
 from autoencoders.errors import UserError
 from autoencoders.evaluation import best_model, generation, report
 from autoencoders.evaluation.subject import Subject
@@ -911,15 +911,20 @@ def test_a_report_shows_hostile_strings_as_text(data_root: Path, tmp_path: Path)
     cfg.data.root = EVIL
     subject.data.classes = (EVIL,) * 10  # type: ignore[misc]
     (evil := stranger / EVIL.replace("/", "|")).mkdir()
-    (evil / "evaluation" / "figures").mkdir(parents=True)
-    (evil / "evaluation" / "figures" / f"{evil.name}.png").write_bytes(b"")
+    (evil / "evaluation").mkdir()
     shutil.copy(stranger / "environment.json", evil)
-    report.write(evil, {EVIL: {EVIL: {EVIL: EVIL}}}, [evil.name], subject, {}, cfg)
+    (evil / "metrics.csv").write_text(f"step,val/{EVIL.replace(',', '')},val/mse\n1,2,0.5\n")
+    (evil / "evaluation" / "grid.csv").write_text(f"corruption,model mse\n{EVIL},0.1\n")
+    shown = {name: figures.Rows({EVIL: torch.rand(2, 1, 4, 4)}) for name in ("reconstructions", "traversals")}
+    report.write(evil, {EVIL: {EVIL: {EVIL: EVIL}}}, shown, subject, {}, cfg)
     page = Page(evil / "evaluation" / "report.html")
-    assert page.tags.count("script") == 2
-    assert {tag for tag in page.tags if tag in ("img", "script", "iframe", "a")} == {"img", "script"}
+    # plotly, charts.js, decoder.js with explorer.js, and the data of the explorer and of each chart.
+    assert page.tags.count("script") == 3 + 1 + page.attributes.count(("class", "chart"))
+    assert {value for name, value in page.attributes if name == "type"} == {"application/json", "module"}
+    assert {tag for tag in page.tags if tag in ("img", "script", "iframe", "a")} == {"img", "script", "a"}
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert {value[:5] for name, value in page.attributes if name == "src" and value} == {"data:"}
+    assert all(value and value[0] == "#" for name, value in page.attributes if name == "href")
     assert page.text.count("onerror") > 8  # they are shown
 
 
@@ -935,9 +940,10 @@ def test_a_sweep_s_page_shows_hostile_strings_as_text(data_root: Path, tmp_path:
     (sweep / "b" / "metrics.json").write_text(json.dumps({EVIL: 1.0, "val/mse": 0.1}))
     sweeps.summarize(sweep)
     page = Page(sweep / "summary.html")
-    assert page.tags.count("script") == 1
+    # plotly, charts.js, table.js, and data: of the names and of each chart.
+    assert page.tags.count("script") == 3 + 1 + page.attributes.count(("class", "chart"))
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    links = [value for name, value in page.attributes if name == "href"]
+    links = [value for name, value in page.attributes if name == "href" and value and value[0] != "#"]
     assert links == [f"{quote(name)}/evaluation/report.html" for name in sorted(names, key=len)]
     assert all(link.startswith(("%", "javascript%3A", "b/")) for link in links if link)
     assert page.text.count("onerror") > 4

@@ -352,7 +352,7 @@ def test_a_summary_is_made_from_the_folders_alone(tmp_path: Path, capsys: pytest
     assert "model.code_dim  seed  status" in capsys.readouterr().out
     assert (tmp_path / "summary.png").stat().st_size > 1000
     page = (tmp_path / "summary.html").read_text()
-    assert all(f"<td>{row.name}</td>" in page for row in rows)
+    assert all(f'<th scope="row">{row.name}</th>' in page for row in rows)
     assert "unfinished" in page
 
 

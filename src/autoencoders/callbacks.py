@@ -64,6 +64,15 @@ class Pictures(Callback):
             logger.log_table("validation_images", ["image", *shown], table, step=trainer.global_step)
 
 
+def draw_thumbnail(trainer: Trainer, model: LightningModule, path: Path) -> None:
+    """The first test images and what a trained model makes of them, small, for the pages of sweeps and of all
+    runs."""
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(model, BaseModel) and isinstance(data, ImageDataModule) and hasattr(data, "test"):
+        model.eval()
+        figures.save_picture(figures.thumbnail(model, data, data.test), path)
+
+
 def progress(callbacks: Sequence[Callback], bar: bool | None = None) -> list[Callback]:
     """A progress bar, or a line an epoch; nothing where `callbacks` hold a progress bar already.
 

@@ -1,24 +1,53 @@
 """The lecture's figures, as matplotlib figures. Images are (N, C, H, W) in [0, 1], on any device."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.utils import make_grid
 
 from autoencoders.data import Batch, ImageDataModule
 from autoencoders.data.pairs import Images
 from autoencoders.files import atomic_write
 from autoencoders.models import BaseModel
+from autoencoders.palette import COLOURS, of_classes
 
+IN_THUMBNAIL, LARGEST_THUMBNAIL = 8, 64  # images, and pixels a side
 SCATTERED, MOST_SCATTERED = 5000, 64_000_000  # images in the latent scatter, and their numbers
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One row of images (N, C, H, W) for each title."""
+
+    images: Mapping[str, Tensor]
+
+    def drawn(self) -> Figure:
+        return image_rows(self.images)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Images (N, C, H, W) side by side, line by line."""
+
+    images: Tensor
+    columns: int
+    title: str
+
+    def drawn(self) -> Figure:
+        return grid(self.images, self.columns, self.title)
+
+
+Picture = Rows | Sheet | Figure
 
 
 def image_rows(images: Mapping[str, Tensor]) -> Figure:
@@ -46,17 +75,16 @@ def latent_scatter(codes: Tensor, labels: Tensor, classes: Sequence[str]) -> Fig
     figure = Figure(figsize=(7.6, 6.4), layout="constrained")
     axis = figure.subplots()
     places = codes.cpu().numpy()
-    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
-    if len(classes) > 20:
-        colours = matplotlib.colormaps["hsv"].resampled(len(classes) + 1)  # its ends are the same red
     if not classes:
-        axis.scatter(places[:, 0], places[:, 1], s=4, alpha=0.7, linewidths=0)
-    for index, name in enumerate(classes):
+        axis.scatter(places[:, 0], places[:, 1], s=4, alpha=0.7, color=COLOURS[0], linewidths=0)
+    for index, (name, colour) in enumerate(zip(classes, of_classes(len(classes)), strict=True)):
         mine = places[(labels == index).cpu().numpy()]
-        axis.scatter(mine[:, 0], mine[:, 1], s=4, alpha=0.7, color=colours(index), label=name, linewidths=0)
+        axis.scatter(mine[:, 0], mine[:, 1], s=4, alpha=0.7, color=colour, label=name, linewidths=0)
     low, high = np.quantile(places, (0.005, 0.995), axis=0)  # a few far images would take all the room
+    outside = int(((places < low) | (places > high)).any(1).sum())
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    axis.set(xlabel="code 1", ylabel="code 2", title="images at their two-dimensional code")
+    title = f"images at their two-dimensional code ({outside:,} of {len(places):,} lie further out)"
+    axis.set(xlabel="code 1", ylabel="code 2", title=title)
     if classes:
         columns = -(-len(classes) // 25)
         axis.legend(markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=columns)
@@ -90,6 +118,7 @@ def curves(
     more than a factor of eight, or named places."""
     figure = Figure(figsize=(6.8, 4.6), layout="constrained")
     axis = figure.subplots()
+    axis.set_prop_cycle(color=COLOURS)
     places = list(dict.fromkeys(place for xs, _, _ in series.values() for place in xs))
     numeric = all(isinstance(place, float) for place in places)
     for name, (xs, ys, spread) in series.items():
@@ -114,6 +143,7 @@ def pareto(points: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str
     """Points (x values, y values) by name, and the line of those that no other is better than in both."""
     figure = Figure(figsize=(6.8, 4.6), layout="constrained")
     axis = figure.subplots()
+    axis.set_prop_cycle(color=COLOURS)
     for name, (xs, ys) in points.items():
         axis.scatter(xs, ys, label=name)
     every = sorted((a, b) for xs, ys in points.values() for a, b in zip(xs, ys, strict=True))
@@ -134,7 +164,7 @@ def histogram(values: NDArray[np.float32], x: str, title: str) -> Figure:
     """How many of the values (N,) are how large; the median is marked."""
     figure = Figure(figsize=(6.8, 4.0), layout="constrained")
     axis = figure.subplots()
-    axis.hist(values, bins=60, color="tab:blue", alpha=0.8)
+    axis.hist(values, bins=60, color=COLOURS[0])
     axis.axvline(
         float(np.median(values)), color="black", linestyle="--", label=f"median {np.median(values):.4g}"
     )
@@ -161,10 +191,17 @@ def heatmap(
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(picture: Picture, path: Path) -> None:
     """As a PNG."""
+    figure = picture if isinstance(picture, Figure) else picture.drawn()
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
+
+
+def save_picture(pixels: NDArray[np.uint8], path: Path) -> None:
+    """A picture (H, W, 3) as a PNG of as many pixels."""
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, "png", optimize=True)
 
 
 def to_array(images: Tensor, columns: int, padding: int = 2) -> NDArray[np.uint8]:
@@ -204,11 +241,23 @@ def model_rows(model: BaseModel, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @torch.inference_mode()
-def draw_all(model: BaseModel, data: ImageDataModule, images: Images, count: int) -> dict[str, Figure]:
-    """Every figure that the model has something to show in, by file name, on the images of one split."""
+def thumbnail(model: BaseModel, data: ImageDataModule, images: Images) -> NDArray[np.uint8]:
+    """A picture (H', W', 3) of what the model reads, and below of what it makes of it: the first few images
+    of one split, side by side; large ones are averaged."""
+    batch = data.first(images, IN_THUMBNAIL, model.device)
+    both = torch.cat([batch.input_as_output, model(batch.corrupted)]).float()
+    height, width = (min(side, LARGEST_THUMBNAIL) for side in both.shape[2:])
+    small = both if both.shape[2:] == (height, width) else adaptive_avg_pool2d(both, (height, width))
+    return to_array(small, len(batch.clean), 0)
+
+
+@torch.inference_mode()
+def draw_all(model: BaseModel, data: ImageDataModule, images: Images, count: int) -> dict[str, Picture]:
+    """Every picture that the model has something to show in, by file name, on the images of one split."""
     was_training = model.training
     model.eval()
-    drawn = {"reconstructions": image_rows(model_rows(model, data.first(images, count, model.device)))}
+    rows = model_rows(model, data.first(images, count, model.device))
+    drawn: dict[str, Picture] = {"reconstructions": Rows(rows)}
     if model.code_dim == 2:
         count = min(SCATTERED, MOST_SCATTERED // images.images.shape[1:].numel())
         batch = data.first(images, count, model.device)
@@ -216,8 +265,7 @@ def draw_all(model: BaseModel, data: ImageDataModule, images: Images, count: int
         drawn["latent_scatter"] = latent_scatter(codes, batch.labels, data.classes)
         drawn["manifold"] = manifold(codes, model.decode)
     if (prior := model.prior_codes(100, seed=0)) is not None:
-        drawn["samples"] = grid(
-            model.decode(prior), columns=min(100, model.sample_columns), title="samples from the prior"
-        )
+        columns = min(100, model.sample_columns)
+        drawn["samples"] = Sheet(model.decode(prior), columns, "samples from the prior")
     model.train(was_training)
     return drawn

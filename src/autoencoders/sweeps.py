@@ -6,12 +6,13 @@ Every sweep makes them by itself; python -m autoencoders.sweeps <sweep folder> m
 import csv
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig
@@ -24,6 +25,7 @@ from autoencoders.files import atomic_write
 from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, quoted, translate
 
 UNINTERESTING = ("logger", "hydra", "data.root", "evaluate", "resume")  # overrides that answer no question
+EVERY_S, SHARE = 10, 50  # a running sweep's page is written at most so often, and in a 50th of the time
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics of the table in the terminal; the CSV has all
 
 
@@ -137,8 +139,9 @@ def summarize(folder: Path) -> list[Row]:
     if any(metric in row.metrics for row in rows):
         plot(rows, metric, reference, folder / "summary.png")
         print(f"  plot   {folder / 'summary.png'}")
-        page(folder, rows, metric, [*keys, "status", *best, *metrics])
-        print(f"  page   {folder / 'summary.html'}")
+        plot_pareto(rows, metric, folder / "pareto.png")
+    page(folder, rows, metric, reference, columns, live=False)
+    print(f"  page   {folder / 'summary.html'}")
     return rows
 
 
@@ -240,54 +243,60 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{mean(values):.{digits}f} ± {spread:.{digits}f}"
 
 
-def page(folder: Path, rows: Sequence[Row], metric: str, columns: Sequence[str]) -> None:
-    """summary.html: all jobs side by side in a table that can be sorted, the plot, and the metric against the
-    size of the code where jobs differ in it."""
-    from autoencoders import figures
-    from autoencoders.evaluation.report import data_uri, template
+def page(
+    folder: Path, rows: Sequence[Row], metric: str, reference: str, first: Iterable[str], live: bool
+) -> None:
+    """Writes summary.html, of jobs with their marks; `first` are the metrics that come first in its table,
+    and `live` says whether jobs are still running."""
+    from autoencoders.pages import sweep
 
-    drawn = [folder / "summary.png", *sorted(folder.glob("levels.png"))]
-    points: dict[str, tuple[list[float], list[float]]] = {}
+    sweep.write(folder, rows, metric, reference, table_columns(rows, first), live)
+
+
+def show(folder: Path, live: bool) -> None:
+    """Writes summary.html of what is in a sweep's folder now."""
+    rows, (metric, reference, _) = read_sweep(folder), settings(folder)
+    columns = columns_of(folder)
     for row in rows:
-        if row.code_dim and metric in row.metrics:
-            sizes, values = points.setdefault(row.overrides.get("model", "jobs"), ([], []))
-            sizes.append(row.code_dim)
-            values.append(row.metrics[metric])
-    if len({size for sizes, _ in points.values() for size in sizes}) > 1:
-        drawn.append(folder / "pareto.png")
-        figures.save(figures.pareto(points, x="numbers in the code", y=metric), drawn[-1])
-    table = [
-        (
-            row.name,
-            (folder / row.name / "evaluation" / "report.html").is_file(),
-            [_cell(row, column) for column in columns],
-        )
-        for row in rows
-    ]
-    html = template("sweep.html").render(
-        title=folder.name,
-        columns=columns,
-        table=table,
-        figures=[(path.stem, data_uri(path.read_bytes())) for path in drawn],
-    )
-    with atomic_write(folder / "summary.html") as temporary:
-        temporary.write_text(html)
+        row.metrics |= chosen(row.scores, columns)
+    mark(folder, rows, metric)
+    page(folder, rows, metric, reference, columns, live)
 
 
-def _cell(row: Row, column: str) -> Any:
-    if column == "status":
-        return row.error or row.status
-    if column == "best":
-        return row.chance
-    return row.metrics.get(column, row.overrides.get(column, ""))
+def table_columns(rows: Sequence[Row], first: Iterable[str]) -> list[str]:
+    """Of the table of a page: what the jobs differ in, how they ended, and their metrics."""
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    best = ["best"] if any(row.chance for row in rows) else []
+    return [*varying(rows), "status", *best, *(name for name in first if name in metrics),
+            *(name for name in metrics if name not in first)]  # fmt: skip
 
 
-def plot(rows: Sequence[Row], metric: str, reference: str | None, path: Path) -> None:
-    """The metric over the swept keys: one of them to the right, a line for each value of the others; jobs
-    that differ in their seed alone are one point, mean ± standard deviation."""
-    from autoencoders import figures  # matplotlib and torch: only when there is something to draw
+class Live:
+    """Writes a sweep's page again and again while its jobs run, as often as costs them nothing: a page that
+    can't be written stops none of them."""
 
-    done = [row for row in rows if metric in row.metrics]
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.due = folder, 0.0
+
+    def __call__(self) -> None:
+        start = time.monotonic()
+        if start < self.due:
+            return
+        with suppress(OSError, UserError):
+            show(self.folder, live=True)
+        self.due = time.monotonic() + max(EVERY_S, SHARE * (time.monotonic() - start))
+
+
+class Series(NamedTuple):
+    """A metric over what a sweep varies, with all values at each place of each line."""
+
+    x: str
+    numeric: bool
+    points: dict[str, dict[Any, list[float]]]
+
+
+def series_of(done: Sequence[Row], metric: str, reference: str | None) -> Series:
+    """The metric over the swept keys: one of them to the right, a line for each value of the others."""
     keys = [key for key in varying(done) if key != "seed"] or ["seed"]
     numeric = [key for key in keys if all(_number(row.overrides.get(key)) is not None for row in done)]
     x = max(numeric or keys, key=lambda key: len({row.overrides.get(key) for row in done}))
@@ -299,12 +308,35 @@ def plot(rows: Sequence[Row], metric: str, reference: str | None, path: Path) ->
             if name and column and column in row.metrics:
                 at = points.setdefault(name, {}).setdefault(_number(place) if x in numeric else place, [])
                 at.append(row.metrics[column])
-    series = {}
-    for name, values in points.items():
-        places = sorted(values) if x in numeric else list(values)
-        spread = [stdev(values[p]) if len(values[p]) > 1 else 0.0 for p in places]
-        series[name] = (places, [mean(values[p]) for p in places], spread)
-    figures.save(figures.curves(series, x=x, y=metric, title=path.parent.name), path)
+    if x in numeric:
+        points = {name: dict(sorted(values.items())) for name, values in points.items()}
+    return Series(x, x in numeric, points)
+
+
+def plot(rows: Sequence[Row], metric: str, reference: str | None, path: Path) -> None:
+    """Draws the series; jobs that differ in their seed alone are one point, mean ± standard deviation."""
+    from autoencoders import figures  # matplotlib and torch: only when there is something to draw
+
+    found = series_of([row for row in rows if metric in row.metrics], metric, reference)
+    lines = {}
+    for name, values in found.points.items():
+        spread = [stdev(some) if len(some) > 1 else 0.0 for some in values.values()]
+        lines[name] = (list(values), [mean(some) for some in values.values()], spread)
+    figures.save(figures.curves(lines, x=found.x, y=metric, title=path.parent.name), path)
+
+
+def plot_pareto(rows: Sequence[Row], metric: str, path: Path) -> None:
+    """Draws the metric against the size of the code, where jobs differ in it."""
+    from autoencoders import figures
+
+    points: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        if row.code_dim and metric in row.metrics:
+            sizes, values = points.setdefault(row.overrides.get("model", "jobs"), ([], []))
+            sizes.append(row.code_dim)
+            values.append(row.metrics[metric])
+    if len({size for sizes, _ in points.values() for size in sizes}) > 1:
+        figures.save(figures.pareto(points, x="numbers in the code", y=metric), path)
 
 
 def _number(text: str | None) -> float | None:
@@ -368,6 +400,7 @@ def finish(folder: Path, trust: bool) -> None:
     finished = [row for row in rows if row.status == "finished"]
     if levels and finished and all(levels[0] in row.overrides for row in finished):
         write_levels(folder, finished, *levels, trust)
+        show(folder, live=False)
     if failed:
         again = runs.resume_command(folder)
         print(
@@ -435,7 +468,7 @@ def resume(command: runs.Command) -> None:
     untrusted.check_links(command.folder)
     batch, max_parallel = jobs.of_sweep(command)
     try:
-        jobs.run(batch, max_parallel)
+        jobs.run(batch, max_parallel, after_each=Live(command.folder))
     except BaseException:
         summarize(command.folder)
         raise

@@ -34,7 +34,7 @@ from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from autoencoders import checkpoints, checks, devices, hardware, jobs, runs, untrusted
-from autoencoders.callbacks import Pictures, progress
+from autoencoders.callbacks import Pictures, draw_thumbnail, progress
 from autoencoders.config import REPOSITORY, parameters_of, shareable
 from autoencoders.errors import UserError, habit, is_main_process, one_line, suggest
 from autoencoders.files import atomic_write, clear_unfinished, write_json
@@ -155,6 +155,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         }
         if trainer.is_global_zero:
             pictures.draw(trainer, model)
+            draw_thumbnail(trainer, model, folder / "thumbnail.png")
             write_json(folder / "metrics.json", metrics)
             for logger in loggers:
                 logger.log_summary({f"final/{name}": value for name, value in metrics.items()})

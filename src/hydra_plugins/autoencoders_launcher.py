@@ -49,7 +49,8 @@ class ProcessLauncher(Launcher):
         for number, job in enumerate(batch, start=initial_job_idx):
             job.number, job.script = number, Path(sys.argv[0]).absolute()
         try:
-            jobs.run(batch, self.max_parallel, self.should_prune)
+            live = sweeps.Live(Path(str(self.config.hydra.sweep.dir)))
+            jobs.run(batch, self.max_parallel, self.should_prune, live)
         except BaseException:
             sweeps.summarize(Path(str(self.config.hydra.sweep.dir)))
             raise

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -63,8 +62,8 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
     bound = (cfg.evaluation.importance_samples, cfg.evaluation.importance_images)
     scores, pictures, subject = evaluate(best_model(run, cfg), build_data(cfg), cfg.figures.images, bound)
     folder.mkdir(exist_ok=True)
-    for name, figure in tqdm(pictures.items(), desc="figures", leave=False, disable=None):
-        figures.save(figure, folder / "figures" / f"{name}.png")
+    for name, picture in tqdm(pictures.items(), desc="figures", leave=False, disable=None):
+        figures.save(picture, folder / "figures" / f"{name}.png")
     numbers = intervals.plain(scores)
     write_json(folder / "metrics.json", numbers)
     write_json(folder / "intervals.json", intervals.of_scores(scores))
@@ -72,7 +71,7 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
         np.save(file, scores["reconstruction"]["model"]["mse"].values)
     OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
     with waiting("report"):
-        report.write(run, scores, list(pictures), subject, EXPLAINED, cfg, left_out(subject))
+        report.write(run, scores, pictures, subject, EXPLAINED, cfg, left_out(subject))
     print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
     for where in log_evaluation(run, cfg, numbers, folder / "figures"):
         print(f"  {where}")
@@ -80,7 +79,8 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
 
 
 def score_run(run: Path, cfg: DictConfig, groups: Sequence[str]) -> dict[str, Scores]:
-    """Only some groups of scores, without figures and a report, into `run/evaluation/groups.json`.
+    """Only some groups of scores, without figures and a report, into `run/evaluation/groups.json`, and
+    their intervals into `groups_intervals.json`.
 
     Raises:
         UserError: this model and its data have no such group.
@@ -102,18 +102,19 @@ def score_run(run: Path, cfg: DictConfig, groups: Sequence[str]) -> dict[str, Sc
         print(f"\n{name}\n{table(of_group)}", flush=True)
     (run / "evaluation").mkdir(exist_ok=True)
     write_json(run / "evaluation" / "groups.json", intervals.plain(scores))
+    write_json(run / "evaluation" / "groups_intervals.json", intervals.of_scores(scores))
     return scores
 
 
 def evaluate(
     model: BaseModel, data: ImageDataModule, images: int, bound: tuple[int, int]
-) -> tuple[dict[str, Scores], dict[str, Figure], Subject]:
+) -> tuple[dict[str, Scores], dict[str, figures.Picture], Subject]:
     """Scores `model` and reference rows on the test images, and draws `images` of them; `bound` is the number
     of samples and of images of a VAE's importance-weighted bound. Each group is printed once it is there.
 
     Returns:
-        {"<group>": {"model": {metric: value}, "<reference row>": {...}, ...}, ...}, figures by file name, and
-        what was evaluated.
+        {"<group>": {"model": {metric: value}, "<reference row>": {...}, ...}, ...}, pictures by file name,
+        and what was evaluated.
     """
     subject = Subject(model, data)
     scores, pictures = dict[str, Scores](), figures.draw_all(model, data, data.test, images)
@@ -128,7 +129,7 @@ def evaluate(
     pictures["errors"] = figures.histogram(
         errors.numpy(), x="mse of an image", title="test images by their error"
     )
-    pictures["best_and_worst"] = figures.image_rows(best_and_worst(subject, errors, images))
+    pictures["best_and_worst"] = figures.Rows(best_and_worst(subject, errors, images))
     for name, group in groups_of(subject, bound).items():
         keep(name, group(subject))
     if model.has_code:
@@ -139,11 +140,11 @@ def evaluate(
         for name, drawn in samples.items():
             title = f"samples: {name}"
             columns = min(100, subject.model.sample_columns) if name == "prior" else 10
-            pictures["samples_" + name.replace(" ", "_")] = figures.grid(drawn, columns=columns, title=title)
+            pictures["samples_" + name.replace(" ", "_")] = figures.Sheet(drawn, columns, title)
         pictures["spectrum"] = spectrum(subject)
         if between_classes := latent.interpolations(subject) if subject.has_classes else {}:
-            pictures["interpolations"] = figures.image_rows(between_classes)
-        pictures["traversals"] = figures.image_rows(latent.traversals(subject))
+            pictures["interpolations"] = figures.Rows(between_classes)
+        pictures["traversals"] = figures.Rows(latent.traversals(subject))
     if said := left_out(subject):
         print(f"\n{said}", flush=True)
     return scores, pictures, subject
@@ -209,7 +210,7 @@ def only_named(subject: Subject, cfg: DictConfig) -> dict[str, Group]:
     }
 
 
-def spectrum(subject: Subject) -> Figure:
+def spectrum(subject: Subject) -> figures.Picture:
     """The eigenvalues of the test codes' covariance, the largest first."""
     values = subject.test_directions.deviations**2
     places, none = [float(i + 1) for i in range(len(values))], [0.0] * len(values)
@@ -219,10 +220,16 @@ def spectrum(subject: Subject) -> Figure:
 
 @torch.inference_mode()
 def best_and_worst(subject: Subject, errors: Tensor, count: int) -> dict[str, Tensor]:
-    """Images by the title of their row: the test images with the smallest and the largest error, and what is
-    made of them."""
+    """Images by the title of their row: the test images with the smallest, a middling and the largest error,
+    and what is made of them."""
     order, shown = errors.argsort(), dict[str, Tensor]()
-    for name, chosen in (("best", order[:count]), ("worst", order[-count:].flip(0))):
+    start = max(0, (len(order) - count) // 2)
+    parts = {
+        "best": order[:count],
+        "median": order[start : start + count],
+        "worst": order[-count:].flip(0),
+    }
+    for name, chosen in parts.items():
         batch = subject.data.first(subject.chosen(chosen), count, subject.model.device)
         of_model = figures.model_rows(subject.model, batch)
         shown |= {f"{name}: {title}": images for title, images in of_model.items()}

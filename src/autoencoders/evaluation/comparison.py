@@ -12,11 +12,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from autoencoders import chance, figures, hardware, trained
+from autoencoders import chance, figures, hardware, pages, trained
 from autoencoders.compare import Options
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, one_line, suggest
-from autoencoders.evaluation import groups_of, intervals, report, table
+from autoencoders.evaluation import groups_of, intervals, table
 from autoencoders.evaluation.intervals import Mean
 from autoencoders.evaluation.restoration import Restorers, reconstruction, unaided
 from autoencoders.evaluation.subject import Scores, Subject
@@ -312,7 +312,7 @@ def write_page(
         },
     }
     first = next(iter(subjects))
-    page = report.template("compare.html").render(
+    page = pages.template("compare").render(
         title="Compared on the same test images",
         facts=facts,
         notes=notes,
@@ -326,7 +326,8 @@ def write_page(
             for group, rows in scores.items()
         ],
         difference=difference_text,
-        figure=report.data_uri((out / "figures" / "images.png").read_bytes()),
+        number=intervals.text,
+        figure=pages.data_uri((out / "figures" / "images.png").read_bytes()),
     )
     with atomic_write(out / "compare.html") as temporary:
         temporary.write_text(page)

@@ -1,145 +1,337 @@
-"""report.html: what was trained and how good it is, in one file that needs nothing else."""
+"""report.html: what was trained and how good it is, in one file that needs nothing else.
 
-import base64
+Its sections are made of blocks: rows and sheets of images, charts and tables.
+"""
+
+import csv
 import inspect
-import io
-import json
+import math
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from jinja2 import Environment, FileSystemLoader
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from torch import Tensor
 
-from autoencoders import figures, untrusted
+from autoencoders import figures, pages, runs, untrusted
 from autoencoders.config import shareable
 from autoencoders.evaluation import intervals
+from autoencoders.evaluation.explorer import LARGEST, explorer
+from autoencoders.evaluation.headline import limits, numbers
 from autoencoders.evaluation.subject import Scores, Subject, averaged
+from autoencoders.figures import Picture, Rows, Sheet
 from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
+from autoencoders.pages import charts
 
-SIDE = 41  # places of the explorer's grid, each way
-POINTS = 2000  # test images on its map
-LARGEST = 64  # pixels a side of its images: larger ones are averaged
+LARGEST_PAGE = 10_000_000  # letters
+BINS = 60
+MOST_CURVES, MOST_DIRECTIONS = 12, 64
+OF_THE_CODE = ("features", "clustering", "latent space", "codebook", "likelihood", "contraction")
+OF_GENERATION = ("generation", "classes")
+
+
+class Images(NamedTuple):
+    """A block: pictures by what stands beside them, each with its alternative text."""
+
+    caption: str
+    rows: list[tuple[str, str, str]]  # title, data URI, alternative text
+    kind: str = "rows"  # or "sheet"
+
+
+class Table(NamedTuple):
+    """A block: a group's scores."""
+
+    title: str
+    explained: str
+    columns: list[str]
+    scores: Scores
+
+
+class Section(NamedTuple):
+    """A heading of the page, and what is below it."""
+
+    title: str
+    blocks: list[tuple[str, Any]]  # kind and block
+    said: str = ""
 
 
 def write(
     run: Path,
     scores: Mapping[str, Scores],
-    names: Sequence[str],
+    pictures: Mapping[str, Picture],
     subject: Subject,
     groups: Mapping[str, Callable[..., Any]],
     cfg: DictConfig,
     left_out: str = "",
 ) -> None:
-    """Writes `run/evaluation/report.html` from the scores, the figures, by name, the explorer of a model's
+    """Writes `run/evaluation/report.html` from the scores, the pictures, by name, the explorer of a model's
     code, and a sentence on what is left out."""
-    folder = run / "evaluation"
-    environment = run / "environment.json"
-    metrics = run / "metrics.json"
-    page = template("report.html").render(
-        title=f"{_class(cfg.model)} on {_class(cfg.data)}",
-        run=run,
-        facts=_facts(cfg, _read(environment), _read(metrics), subject.model.code_dim),
-        groups=[
-            (name, _explained(groups.get(name)), metric_names(of_group), of_group)
-            for name, of_group in scores.items()
-        ],
-        figures=[
-            (name.replace("_", " "), data_uri((folder / "figures" / f"{name}.png").read_bytes()))
-            for name in names
-        ],
-        explorer=explorer(subject) if subject.model.has_code else None,
-        left_out=left_out,
-        intervals=intervals.EXPLAINED,
-        config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
-    )
-    with atomic_write(folder / "report.html") as temporary:
-        temporary.write_text(page)
-
-
-def template(name: str) -> Any:
-    """A page's template; every value that is put into it is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
-    )
-    environment.filters["number"] = intervals.text
-    return environment.get_template(f"{name}.j2")
-
-
-def explorer(subject: Subject) -> dict[str, Any]:
-    """What the page needs to show the decoded image under the pointer: a picture of the decoder over a
-    grid of SIDE x SIDE places of a plane of the code, and where some test images are on it.
-
-    The plane is the code itself if it has two numbers; else that of its two main directions through its mean.
-    """
-    places, project, axes = plane(subject)
-    images = torch.cat(
-        [averaged(part, (max(part.shape[2:]) / LARGEST) ** 2) for part in subject.decode(places)]
-    )
-    height, width = images.shape[-2:]
-    sprite = Image.fromarray(figures.to_array(images, SIDE, 0))
-    sprite = sprite if images.shape[1] == 3 else sprite.convert("L")
-    buffer = io.BytesIO()
-    sprite.save(buffer, "png", optimize=True)
-    at = project(subject.test_codes[:POINTS])
-    points = [
-        [round(float(x), 4), round(float(y), 4), int(label)]
-        for (x, y), label in zip(at, subject.test_labels, strict=False)
-    ]
-    return {
-        "sprite": data_uri(buffer.getvalue()),
-        "axes": axes,
-        "coloured": bool(subject.data.classes),
-        "data": json.dumps(
-            {
-                "side": SIDE,
-                "width": width,
-                "height": height,
-                "points": points,
-                "classes": list(subject.data.classes),
-            }
-        ),
+    environment, metrics = _read(run / "environment.json"), _read(run / "metrics.json")
+    facts = _facts(cfg, environment, metrics, subject.model.code_dim)
+    tables = {
+        name: Table(name, _explained(groups.get(name)), metric_names(of_group), of_group)
+        for name, of_group in scores.items()
     }
+    reconstructions, command = pictures.get("reconstructions"), facts.pop("command", "")
+
+    def page(explored: dict[str, Any] | None) -> str:
+        left, of_code = dict(tables), [("explorer", explored)] if explored else []
+        sections = [
+            Section("Learning", [("chart", chart) for chart in learning(run / "metrics.csv")]),
+            Section("Reconstruction", [*reconstruction(scores, pictures), *_tables(left, "reconstruction")]),
+            Section("The code", [*of_code, *code(scores, subject, pictures), *_tables(left, *OF_THE_CODE)]),
+            Section("Generation", [*_samples(pictures), *_tables(left, *OF_GENERATION)]),
+            Section("Further scores", _tables(left, *left)),
+            robustness(run),
+        ]
+        html: str = pages.template("report").render(
+            title=f"{_words(_class(cfg.model))} on {_class(cfg.data)}",
+            sentence=sentence(cfg, metrics, subject),
+            numbers=numbers(scores, len(subject.data.test)),
+            first=_rows(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
+            limits=list(limits(scores, left_out)),
+            sections=[section for section in sections if section.blocks or section.said],
+            explorer=explored is not None,
+            intervals=intervals.EXPLAINED,
+            command=command,
+            evaluate=_command(run),
+            facts={**facts, "folder": run},
+            config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
+            number=intervals.text,
+        )
+        return html
+
+    html = page(explorer(subject) if subject.model.has_code else None)
+    if len(html) > LARGEST_PAGE and subject.model.has_code:
+        html = page(explorer(subject, refused="the page would be too large"))
+    with atomic_write(run / "evaluation" / "report.html") as temporary:
+        temporary.write_text(html, encoding="utf-8")
 
 
-def plane(subject: Subject) -> tuple[Tensor, Callable[[Any], Any], str]:
-    """A grid over a plane of the code, whose lines are quantiles of the test codes: so a region has the more
-    room the more images are there.
+# ---- sections ----------------------------------------------------------------------------------------------
 
-    Returns:
-        The codes (SIDE², D) in the middle of each place, line by line from the top; a map from codes (N, D)
-        to (right, down) (N, 2) in [0, 1]; and what the axes are.
-    """
-    codes, size = subject.test_codes, subject.model.code_dim
-    if size == 2:
-        origin, basis, axes = np.zeros(2), np.eye(2), "the two numbers of the code"
-    else:
-        origin, directions, _ = subject.test_directions
-        basis = np.zeros((2, size))
-        basis[: min(2, size)] = directions[:2]
-        axes = "the two directions in which the codes vary most"
-    edges = np.quantile((codes - origin) @ basis.T, np.linspace(0.005, 0.995, SIDE + 1), axis=0)
+_FIRST = "The first test images, and what the model makes of them."
+
+
+def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> str:
+    """What was trained, on what and for how long."""
+    data, model = subject.data, subject.model
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    numbers = f"the {subject.inputs:,} numbers of an image"
+    does = f"turns {numbers} into a code of {model.code_dim:,}" if model.has_code else f"corrects {numbers}"
+    said = (
+        f"{_class(cfg.model)} ({parameters:,} parameters) {does}. It learnt from {len(data.train):,} images "
+    )
+    said += f"of {_class(cfg.data)}"
+    if corruption := _described(cfg.get("corruption")):
+        said += f" with {corruption}"
+    if epochs := metrics.get("epochs"):
+        said += f" in {epochs:g} epoch{'s' * (epochs != 1)}, {duration(metrics.get('seconds', 0))}"
+    return f"{said}. It is tested on {len(data.test):,} others."
+
+
+def duration(seconds: float) -> str:
+    """As a person says it."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def learning(path: Path) -> Iterator[charts.Chart]:
+    """A chart of each quantity that metrics.csv holds over the steps, training and validation together; the
+    error first."""
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for row in csv.DictReader(untrusted.read_text(path).splitlines()) if path.is_file() else ():
+        step = _number(row.get("step"))
+        for column, text in row.items():
+            stage, _, name = (column or "").partition("/")
+            value = _number(text)
+            if stage in _STAGES and name not in ("", "lr") and step is not None and value is not None:
+                xs, ys = curves.setdefault(name, {}).setdefault(_STAGES[stage], ([], []))
+                xs.append(step)
+                ys.append(value)
+    for name in sorted(curves, key=lambda name: (name != "mse", name != "loss"))[:MOST_CURVES]:
+        lines = curves[name]
+        if all(len(xs) < 2 for xs, _ in lines.values()):
+            continue
+        title = "mean squared error" if name == "mse" else name
+        yield charts.lines(lines, "step", title, _of_curve(name, lines), log_y=name == "mse")
+
+
+_STAGES = {"train": "training", "val": "validation"}
+
+
+def _of_curve(name: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+    if name != "mse":
+        return f"{name}: a validation curve that turns away from the training curve tells of overfitting."
+    steps, errors = lines.get("validation", ([], []))
+    if not errors:
+        return "The error of training images."
+    best = int(np.argmin(errors))
+    if best == len(errors) - 1:
+        return "The error of validation images was still falling at the end: a longer training may gain more."
+    return (
+        f"The error of validation images was the lowest at step {steps[best]:,.0f}, whose weights were kept."
+    )
+
+
+def reconstruction(
+    scores: Mapping[str, Scores], pictures: Mapping[str, Picture]
+) -> Iterator[tuple[str, charts.Chart | Images]]:
+    """The error against its references, over images, and the best, the median and the worst images."""
+    rows = {row: m["mse"] for row, m in scores.get("reconstruction", {}).items() if "mse" in m}
+    rows = {row: value for row, value in rows.items() if isinstance(value, float)}
+    if len(rows) > 1:
+        both = {row: (float(value), getattr(value, "interval", None)) for row, value in rows.items()}
+        caption = "The mean squared error, and what one gets without the model; smaller is better."
+        yield "chart", charts.intervals(both, "mean squared error", caption, best="model")
+    if isinstance(error := rows.get("model"), intervals.Mean) and len(error.values) > 1:
+        yield "chart", histogram(error.values)
+    if isinstance(shown := pictures.get("best_and_worst"), Rows):
+        for name, caption in _EXTREMES.items():
+            rows_of = {t.removeprefix(name): i for t, i in shown.images.items() if t.startswith(name)}
+            yield "images", _rows(Rows(rows_of), caption)
+
+
+_EXTREMES = {
+    "best: ": "The test images with the smallest error.",
+    "median: ": "The test images in the middle: what one may expect.",
+    "worst: ": "The test images with the largest error: what it fails on.",
+}
+
+
+def histogram(errors: NDArray[np.float32]) -> charts.Chart:
+    """How many test images have which error."""
+    low, high = float(errors.min()), float(np.quantile(errors, 0.999))
+    bins = min(BINS, max(5, len(errors) // 5))
+    counts, edges = np.histogram(errors, bins, (low, max(high, low + 1e-9)))
+    beyond = int((errors > high).sum())
+    caption = "Test images by their error: the longer the tail, the more images the model fails on."
+    if beyond:
+        caption += f" Further out, up to {float(errors.max()):.3g}: {beyond:,} more."
     middles = (edges[1:] + edges[:-1]) / 2
-    right, down = np.meshgrid(middles[:, 0], middles[::-1, 1])
-    places = origin + np.stack([right.ravel(), down.ravel()], 1) @ basis
-
-    def project(some: Any) -> Any:
-        along, levels = (some - origin) @ basis.T, np.linspace(0, 1, SIDE + 1)
-        x, y = (np.interp(along[:, axis], edges[:, axis], levels) for axis in (0, 1))
-        return np.stack([x, 1 - y], 1)
-
-    return torch.from_numpy(places).float(), project, axes
+    return charts.bars(
+        middles.tolist(), counts.tolist(), "mse of an image", "images", caption, float(np.median(errors))
+    )
 
 
-def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def code(
+    scores: Mapping[str, Scores], subject: Subject, pictures: Mapping[str, Picture]
+) -> Iterator[tuple[str, Any]]:
+    """How many directions the codes use, what they are good for, and what lies along and between them."""
+    if not subject.model.has_code:
+        return
+    variances = subject.test_directions.deviations**2
+    share = (variances / max(variances.sum(), 1e-30))[:MOST_DIRECTIONS]
+    places = [i + 1.0 for i in range(len(share))]
+    caption = "How much of the codes' variance each of their directions has: flat means that all are used."
+    if len(share) < len(variances):
+        caption += f" The first {len(share)} of {len(variances):,}, which have {100 * share.sum():.0f} %."
+    yield "chart", charts.bars(places, share.tolist(), "direction", "share of the variance", caption)
+    probes = dict[str, tuple[list[str], list[float]]]()
+    for row, metrics in scores.get("features", {}).items():
+        known = {f"{n} a class": metrics[f"linear_probe_{n}_a_class"] for n in (1, 10, 100)
+                 if f"linear_probe_{n}_a_class" in metrics}  # fmt: skip
+        if "linear_probe" in metrics and known:
+            known["all"] = metrics["linear_probe"]
+            probes[row] = (list(known), [float(value) for value in known.values()])
+    if probes:
+        caption = (
+            "How many test images a linear probe names right, over the labels that it is shown: "
+            "the gap to pixels is what the code adds."
+        )
+        yield "chart", charts.lines(probes, "labels", "accuracy", caption, markers=True)
+    for name, caption in _CAPTIONS.items():
+        if isinstance(shown := pictures.get(name), Rows):
+            yield "images", _rows(shown, caption)
+
+
+_CAPTIONS = {
+    "traversals": (
+        "The mean code, moved by up to 3 standard deviations along each of the directions in which the codes "
+        "vary most: what a row changes is what that direction stands for."
+    ),
+    "interpolations": (
+        "Decoded on the way from one test image's code to another's, in a straight line and on an arc: "
+        "in a good code each step is an image as well."
+    ),
+}
+
+
+def _samples(pictures: Mapping[str, Picture]) -> list[tuple[str, Images]]:
+    sheets = [p for name, p in pictures.items() if name.startswith("samples") and isinstance(p, Sheet)]
+    said = "Decoded from codes that are drawn from: "
+    return [("images", _sheet(sheet, f"{said}{sheet.title.removeprefix('samples: ')}.")) for sheet in sheets]
+
+
+def robustness(run: Path) -> Section:
+    """The error over kinds and levels of corruption, once there is a grid of them."""
+    path, curves = run / "evaluation" / "grid.csv", dict[str, tuple[list[str], list[float]]]()
+    for row in csv.DictReader(untrusted.read_text(path).splitlines()) if path.is_file() else ():
+        value = _number(row.get("model mse"))
+        if value is not None:
+            places, values = curves.setdefault(str(row.get("corruption")), ([], []))
+            places.append(str(len(places) + 1))
+            values.append(value)
+    if not curves:
+        said = (
+            "Not measured yet. This tests it on six kinds of corruption; the next evaluation shows them here:"
+        )
+        return Section("Robustness", [("command", _command(run, "grid=true"))], said)
+    caption = (
+        "The error under six kinds of corruption, from weak (1) to strong (5), whatever it was trained on: "
+        "steep lines are what it can't undo."
+    )
+    return Section("Robustness", [("chart", charts.lines(curves, "level", "mse", caption, markers=True))])
+
+
+def _command(run: Path, *words: str) -> str:
+    return runs.to_paste("python", "evaluate.py", f"run={run}", *words)
+
+
+def _tables(tables: dict[str, Table], *names: str) -> list[tuple[str, Table]]:
+    """The tables of these names, which are taken out."""
+    return [("table", tables.pop(name)) for name in names if name in tables]
+
+
+# ---- blocks ------------------------------------------------------------------------------------------------
+
+
+def _rows(rows: Rows, caption: str) -> Images:
+    return Images(
+        caption,
+        [
+            (title, pages.png(strip(images, len(images))), f"{title}: {len(images)} images")
+            for title, images in rows.images.items()
+        ],
+    )
+
+
+def _sheet(sheet: Sheet, caption: str) -> Images:
+    picture = pages.png(strip(sheet.images, sheet.columns))
+    return Images(caption, [("", picture, f"{sheet.title}: {len(sheet.images)} images")], "sheet")
+
+
+def strip(images: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) side by side, `columns` in a line, with a pixel of nothing between them, as
+    (H', W', 2), gray and opacity, or (H', W', 4); large ones are averaged."""
+    small = averaged(images.float().cpu(), (max(images.shape[2:]) / LARGEST) ** 2)
+    gray = small.shape[1] == 1
+    picture = figures.to_array(small, columns, 1)[1:-1, 1:-1]
+    opacity = figures.to_array(small * 0 + 1, columns, 1)[1:-1, 1:-1, :1] * 0 + 255
+    height, width = small.shape[2:]
+    opacity[height :: height + 1] = 0
+    opacity[:, width :: width + 1] = 0
+    return np.concatenate([picture[..., :1] if gray else picture, opacity], axis=2)
+
+
+# ---- what is known of the run ------------------------------------------------------------------------------
 
 
 def _facts(
@@ -174,8 +366,29 @@ def _class(node: Any) -> str:
     return f"{name} ({', '.join(inner)})" if all(inner) else name
 
 
+def _words(name: str) -> str:
+    """A class's name, which a narrow page may break."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
+def _described(node: Any) -> str:
+    """A corruption with its settings; nothing for none."""
+    if not isinstance(node, DictConfig) or _class(node) in ("", "Identity", "NoCorruption"):
+        return ""
+    settings = [f"{key!s}={value}" for key, value in node.items() if not str(key).startswith("_")]
+    return f"{_class(node)}({', '.join(settings)})"
+
+
 def _read(path: Path) -> dict[str, Any]:
     return untrusted.read_json(path) if path.is_file() else {}
+
+
+def _number(text: Any) -> float | None:
+    try:
+        number = float(text or "")
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _explained(group: Callable[..., Any] | None) -> str:

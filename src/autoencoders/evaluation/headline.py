@@ -1,0 +1,144 @@
+"""What a report says first: three numbers with what they are worth, and what the model can't do."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from autoencoders.evaluation import intervals
+from autoencoders.evaluation.subject import Scores
+
+
+class Metric(NamedTuple):
+    """A score that a report can begin with."""
+
+    group: str
+    name: str
+    label: str
+    smaller_is_better: bool
+    share: bool = False  # of 1, told in percent
+
+
+# In the order in which they are chosen, of those that there are.
+METRICS = (
+    Metric("reconstruction", "mse", "mean squared error of a pixel", True),
+    Metric("colorization", "ciede2000", "colour difference ΔE00", True),
+    Metric("likelihood", "elbo", "ELBO in nats an image", False),
+    Metric("codebook", "usage", "of the codebook's symbols are in use", False, True),
+    Metric("classes", "as_asked", "of samples show the class that was asked for", False, True),
+    Metric("features", "linear_probe", "of test images are named by a linear probe of the code", False, True),
+    Metric("reconstruction", "ssim", "structural similarity (1: the same)", False),
+    Metric("clustering", "accuracy", "of test images are named by k-means of the code", False, True),
+    Metric("reconstruction", "psnr", "dB of signal to noise", False),
+)  # fmt: skip
+MOST = 3
+ORACLES = ("ground truth", "test images", "training images")  # rows that are no way of doing it
+
+
+class Number(NamedTuple):
+    """A card of the page's first screen."""
+
+    value: str
+    interval: str
+    label: str
+    worth: str  # against the best of the reference rows; nothing where there is none
+
+
+def numbers(scores: Mapping[str, Scores], count: int) -> list[Number]:
+    """The first few of METRICS; `count` test images."""
+    found = list[Number]()
+    for metric in METRICS:
+        value = scores.get(metric.group, {}).get("model", {}).get(metric.name)
+        if isinstance(value, float) and math.isfinite(value) and len(found) < MOST:
+            text, _, half = _text(value, metric).partition(" ± ")
+            unit = " %" if metric.share else ""
+            interval = f"± {half}" if half else ""
+            found.append(Number(text + unit, interval, metric.label, _worth(scores, metric, count)))
+    return found
+
+
+def _worth(scores: Mapping[str, Scores], metric: Metric, count: int) -> str:
+    if (best := _best_reference(scores, metric)) is None:
+        return ""
+    row, reference = best
+    value = scores[metric.group]["model"][metric.name]
+    better = value < reference if metric.smaller_is_better else value > reference
+    unit = " %" if metric.share else ""
+    beside = f"{row} ({_text(reference, metric).partition(' ±')[0]}{unit})"
+    if not _beyond_chance(value, reference, count):
+        return f"no different from {beside} beyond chance"
+    if metric.smaller_is_better and min(value, reference) > 0:
+        ratio, word = value / reference, "less" if better else "more"
+        if 2 / 3 < ratio < 3 / 2:
+            return f"{100 * abs(1 - ratio):.2g} % {word} than {beside}"
+        return f"{max(ratio, 1 / ratio):.2g} times {word} than {beside}"
+    if metric.share:
+        return f"{100 * abs(value - reference):.2g} points {'more' if better else 'less'} than {beside}"
+    return f"{'better' if better else 'worse'} than {beside}"
+
+
+def _best_reference(scores: Mapping[str, Scores], metric: Metric) -> tuple[str, float] | None:
+    rows = {
+        row: metrics[metric.name]
+        for row, metrics in scores[metric.group].items()
+        if row not in ("model", *ORACLES)
+        and math.isfinite(metrics.get(metric.name, math.nan))
+        # PCA with as many numbers as an image has is a copy of it.
+        and scores.get("reconstruction", {}).get(row, {}).get("mse", 1) > 1e-9
+    }
+    if not rows:
+        return None
+    row = (min if metric.smaller_is_better else max)(rows, key=lambda name: rows[name])
+    return row, rows[row]
+
+
+def _beyond_chance(value: Any, reference: Any, count: int) -> bool:
+    """Also where it can't be told."""
+    if not isinstance(value, intervals.Mean) or not isinstance(reference, intervals.Mean):
+        return True
+    difference = intervals.difference(value, reference, count)
+    if difference is None:
+        return True
+    intervals.simultaneous([difference], count)
+    return difference.interval is None or intervals.beyond_chance(difference)
+
+
+def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
+    """What the model can't do, in sentences: where another row is better, how bad it gets, what its samples
+    lack, and what was left out."""
+    for metric in METRICS:
+        value = scores.get(metric.group, {}).get("model", {}).get(metric.name)
+        if not isinstance(value, float):
+            continue
+        best = _best_reference(scores, metric)
+        if best and (value > best[1] if metric.smaller_is_better else value < best[1]):
+            unit = " %" if metric.share else ""
+            yield (
+                f"Without it, it can be done better: {best[0]} {_text(best[1], metric)}{unit}, the model "
+                f"{_text(value, metric)}{unit} ({metric.group}, {metric.name})."
+            )
+    error = scores.get("reconstruction", {}).get("model", {}).get("mse")
+    if isinstance(error, intervals.Mean) and len(error.values) > 1 and error > 0:
+        largest = float(error.values.max())
+        yield f"Its worst test image has an error of {largest:.3g}, {largest / error:.2g} times the mean."
+    samples = {
+        row: metrics["coverage"]
+        for row, metrics in scores.get("generation", {}).items()
+        if row not in ("reconstructions", *ORACLES) and isinstance(metrics.get("coverage"), float)
+    }
+    if samples and samples[best_row := max(samples, key=lambda row: samples[row])] < 0.9:
+        yield (
+            f"The best of its samples ({best_row}) are like {100 * samples[best_row]:.0f} % of the test "
+            "images: the others have no sample near them."
+        )
+    if left_out:
+        yield f"{left_out[0].upper()}{left_out[1:]}."
+
+
+def _text(value: Any, metric: Metric) -> str:
+    """In percent, without the sign, where it is a share."""
+    if not metric.share:
+        return intervals.text(value)
+    percent = intervals.Score(100 * value)
+    if isinstance(value, intervals.Score) and value.interval:
+        percent.interval = 100 * value.interval[0], 100 * value.interval[1]
+    return intervals.text(percent)

@@ -1,0 +1,221 @@
+"""summary.html: what a sweep asked, and what its jobs answer."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from autoencoders import untrusted
+from autoencoders.config import REPOSITORY
+from autoencoders.files import atomic_write
+from autoencoders.pages import charts, data_uri, template
+from autoencoders.sweeps import Row, Series, but_for_seeds, mean_and_deviation, series_of, varying
+
+REFRESH_S = 15  # while jobs run
+SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics that the table begins with
+MOST_IN_SHEET = 60  # jobs
+THUMBNAIL, LARGEST_PICTURE = "thumbnail.png", 2**20  # in a run's folder; bytes
+
+
+class Strip(NamedTuple):
+    """The same images through one job: a row of what it reads, and below one of what it makes of them."""
+
+    name: str
+    said: str
+    uri: str
+    shape: str  # width / height of one row
+
+
+def write(
+    folder: Path, rows: Sequence[Row], metric: str, reference: str, columns: Sequence[str], live: bool
+) -> None:
+    """Writes the page of a sweep.
+
+    Args:
+        metric, reference: what is drawn, as for `sweeps.Summary`.
+        columns: of the table, in their order.
+        live: whether jobs are still running, so that the page loads itself again.
+    """
+    done = [row for row in rows if metric in row.metrics]
+    series = series_of(done, metric, reference) if done else None
+    strips = _strips(folder, rows)
+    html = template("sweep").render(
+        title=f"Sweep {folder.name}",
+        refresh=REFRESH_S if live else None,
+        question=question(folder),
+        counts=_counts(rows),
+        varied=_varied(rows),
+        metric=metric,
+        best=_best(rows, metric),
+        answer=[_answer(series, metric)] if series else [],
+        pareto=[pareto] if (pareto := _pareto(done, metric)) else [],
+        coordinates=coordinates(done, metric),
+        drawn=[row.name for row in done],
+        strips=strips,
+        columns=[(column, column in _first(rows, metric, columns)) for column in columns],
+        table=[
+            (
+                row.name,
+                (folder / row.name / "evaluation" / "report.html").is_file(),
+                [_cell(row, column) for column in columns],
+            )
+            for row in rows
+        ],
+        levels=data_uri(png) if (png := _png(folder / "levels.png")) else None,
+        number=lambda value: f"{value:.4g}" if isinstance(value, float) else str(value),
+    )
+    with atomic_write(folder / "summary.html") as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def question(folder: Path) -> str:
+    """What a study of this repository asks, from the first line of its file."""
+    path = folder / "multirun.yaml"
+    match untrusted.read_yaml(path) if path.is_file() else None:
+        case {"hydra": {"runtime": {"choices": {"sweeps": str(name)}}}}:
+            studies = {study.stem: study for study in (REPOSITORY / "sweeps").glob("*.yaml")}
+            if name in studies:
+                comments = re.findall(r"^# (?!@)(.+)$", studies[name].read_text(), re.MULTILINE)
+                return comments[0] if comments else ""
+    return ""
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    by_status = {status: sum(row.status == status for row in rows) for status in _STATUSES}
+    return ", ".join(f"{count} {status}" for status, count in by_status.items() if count)
+
+
+_STATUSES = ("finished", "failed", "pruned", "unfinished")
+
+
+def _varied(rows: Sequence[Row]) -> str:
+    """What the jobs differ in, with the values."""
+    said = []
+    for key in varying(rows):
+        values = list(dict.fromkeys(row.overrides.get(key, "default") for row in rows))
+        some = ", ".join(values[:8]) + (f", … ({len(values)} values)" if len(values) > 8 else "")
+        said.append(f"{key} ({some})")
+    return "; ".join(said)
+
+
+def _best(rows: Sequence[Row], metric: str) -> tuple[str, str]:
+    """The best group of jobs that differ in their seed alone, and which are within chance of it; nothing
+    where that can't be told."""
+    keys, groups = but_for_seeds(rows)
+    named = {
+        ", ".join(f"{key}={value}" for key, value in zip(keys, place, strict=True)) or "every job": group
+        for place, group in groups.items()
+    }
+    of = {
+        mark: [name for name, group in named.items() if group[0].chance == mark]
+        for mark in ("best", "within chance")
+    }
+    if not of["best"]:
+        return "", ""
+    name = of["best"][0]
+    values = [row.metrics[metric] for row in named[name] if metric in row.metrics]
+    runs = f" over {len(values)} runs" if len(values) > 1 else ""
+    said = f"Best is {name}: {metric} {mean_and_deviation(values)}{runs}."
+    close = of["within chance"]
+    return said, f"Within chance of it: {'; '.join(close)}." if close else ""
+
+
+def _answer(series: Series, metric: str) -> charts.Chart:
+    several = any(len(values) > 1 for places in series.points.values() for values in places.values())
+    bars = "Bars are the standard deviation over seeds." if several else "One run each."
+    lines = {
+        name: (
+            list(places),
+            [mean(values) for values in places.values()],
+            [stdev(values) if len(values) > 1 else 0.0 for values in places.values()],
+        )
+        for name, places in series.points.items()
+    }
+    chart = charts.lines(
+        {name: (xs, ys) for name, (xs, ys, _) in lines.items()},
+        series.x,
+        metric,
+        f"{metric} over {series.x}. {bars}",
+        markers=True,
+    )
+    for trace, (xs, _, spread) in zip(chart.traces, lines.values(), strict=True):
+        if several and len(trace["x"]) == len(xs):
+            trace["error_y"] = {"type": "data", "array": spread, "thickness": 1.5, "width": 4}
+        trace["mode"] = "lines+markers" if series.numeric else "markers"
+    numbers = [x for xs, _, _ in lines.values() for x in xs if isinstance(x, float)]
+    if series.numeric and min(numbers) > 0 and max(numbers) > 8 * min(numbers):
+        chart.layout["xaxis"]["type"] = "log"
+    if series.numeric and len(ticks := sorted(set(numbers))) <= 12:
+        chart.layout["xaxis"] |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    chart.layout["height"] = 420
+    return chart
+
+
+def _pareto(rows: Sequence[Row], metric: str) -> charts.Chart | None:
+    """The metric against the size of the code, where jobs differ in it."""
+    points: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        if row.code_dim:
+            xs, ys = points.setdefault(row.overrides.get("model", "jobs"), ([], []))
+            xs.append(float(row.code_dim))
+            ys.append(row.metrics[metric])
+    sizes = sorted({x for xs, _ in points.values() for x in xs})
+    if len(sizes) < 2:
+        return None
+    caption = "What a larger code buys: jobs further below are better, jobs further left need fewer numbers."
+    chart = charts.lines(points, "numbers in the code", metric, caption, markers=True)
+    for trace in chart.traces:
+        trace["mode"], trace["marker"]["size"] = "markers", 9
+    chart.layout["xaxis"] |= {"type": "log", "tickvals": sizes, "ticktext": [f"{size:g}" for size in sizes]}
+    chart.layout["height"] = 420
+    return chart
+
+
+def coordinates(rows: Sequence[Row], metric: str) -> list[charts.Chart]:
+    """Parallel coordinates: a line for each job, through its place on an axis for each key that varies and
+    for the metric. Nothing where fewer than two keys vary."""
+    keys = varying(rows)
+    if len(keys) < 2 or len(rows) < 2:
+        return []
+    axes = {key: charts.axis([row.overrides.get(key, "default") for row in rows]) for key in keys}
+    axes[metric] = charts.axis([row.metrics[metric] for row in rows])
+    caption = (
+        f"A line for each job, from its settings to its {metric}: blue where that is small, orange where "
+    )
+    caption += "it is large. What the table's filter leaves out is faint."
+    return [charts.parallel([row.name for row in rows], axes, caption)]
+
+
+def _first(rows: Sequence[Row], metric: str, columns: Sequence[str]) -> set[str]:
+    """The columns that are shown before others are chosen."""
+    known = {name for row in rows for name in row.metrics}
+    of_evaluations = {name for name in columns if name in known and "/" not in name}
+    return {c for c in columns if c not in known} | {metric, *SHOWN} | of_evaluations - {"epochs", "steps"}
+
+
+def _cell(row: Row, column: str) -> Any:
+    if column == "status":
+        return row.error or row.status
+    if column == "best":
+        return row.chance
+    return row.metrics.get(column, row.overrides.get(column, ""))
+
+
+def _strips(folder: Path, rows: Sequence[Row]) -> list[Strip]:
+    """The first so many jobs' pictures of the same test images, where there are any."""
+    keys, strips = varying(rows), list[Strip]()
+    for row in rows:
+        if png := _png(folder / row.name / THUMBNAIL):
+            width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+            said = ", ".join(row.overrides.get(key, "") for key in keys)
+            strips.append(Strip(row.name, said, data_uri(png), f"{2 * width} / {height}"))
+    return strips[:MOST_IN_SHEET]
+
+
+def _png(path: Path) -> bytes | None:
+    """A picture of a job's, if it is one and small."""
+    if not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
+        return None
+    png = path.read_bytes()
+    return png if png.startswith(b"\x89PNG\r\n\x1a\n") and png[12:16] == b"IHDR" else None
