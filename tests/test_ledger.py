@@ -55,7 +55,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
             folder = Path(arguments[2].removeprefix("run=")) / "evaluation"
             folder.mkdir(parents=True)
             (folder / "groups.json").write_text('{"g": {"model": {"m": 2}}}')
-            (folder / "intervals.json").write_text('{"g": {"model": {"m": [1, 3]}}}')
+            (folder / "groups_intervals.json").write_text('{"g": {"model": {"m": [1, 3]}}}')
         return subprocess.CompletedProcess(arguments, int("model=bad" in arguments))
 
     monkeypatch.setattr(subprocess, "run", process)

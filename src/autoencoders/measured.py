@@ -80,7 +80,7 @@ def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, fold
         seconds = process(*trained)
         process("evaluate.py", f"run={run}", *evaluate.split(), f"groups={','.join(groups)}")
     scores, intervals = (
-        json.loads((run / "evaluation" / f"{name}.json").read_text()) for name in ("groups", "intervals")
+        json.loads((run / "evaluation" / f"{name}.json").read_text()) for name in ("groups", "groups_intervals")
     )
     write_json(kept, {**asked, "seconds": seconds, "scores": scores, "intervals": intervals})
     return Measurement(scores, seconds, intervals)
