@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train runs test test-slow test-gpu lint format reproduce reproduce-all bench clean
+.PHONY: help train runs test test-slow test-gpu lint format reproduce reproduce-all bench dashboard clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ reproduce-all: $(READY) ## reproduce all of them with three seeds (more than two
 
 bench: $(READY) ## measure how fast it is; writes docs/speed.md (20 to 30 minutes; nothing else should run)
 	$(BIN)/python -W ignore -m benchmarks $(ARGS)
+
+dashboard: $(READY) ## show the latest run that W&B has logged offline, in the terminal
+	@latest=$$(ls -td runs/*/*/wandb/offline-run-* multirun/*/*/wandb/offline-run-* 2>/dev/null | head -n 1); \
+	if [ -z "$$latest" ]; then echo "no run in runs/ or multirun/ that W&B has logged offline: make train" >&2; exit 1; fi; \
+	echo "$$latest"; exec $(BIN)/wandb leet "$$latest"
 
 clean: ## remove the virtual environment and caches (data and runs stay)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

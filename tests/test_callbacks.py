@@ -199,8 +199,50 @@ def test_pictures_are_drawn_when_they_are_due(fast: bool, composed: Compose, tmp
     model = training.build_model(cfg, data)
     assert isinstance(model, Autoencoder)
     trainer.fit(model, data)
-    assert [path.name for path in (tmp_path / "due").iterdir()] == ["reconstructions.png"]
+    names = {path.name for path in (tmp_path / "due").iterdir()}
+    assert names == {"reconstructions.png", "code_histograms.png"}
     assert not (tmp_path / "not").exists()
+
+
+class Steps(Pictures):
+    """Notes when it draws, and whether only the rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[tuple[int, bool]] = []
+
+    def draw(self, trainer: Trainer, model: LightningModule, rows_alone: bool = False) -> None:
+        self.drawn.append((trainer.global_step, rows_alone))
+
+
+@pytest.mark.parametrize(
+    ("options", "every", "steps", "whole"),
+    [
+        ({"max_epochs": 15}, 1, [*range(1, 13), 14], [1, 2, 3, 5, 8, 12]),
+        # Counted in steps: where it validates.
+        (
+            {"max_epochs": -1, "max_steps": 40, "val_check_interval": 4},
+            40,
+            [*range(4, 41, 4)],
+            [4, 8, 12, 20, 32],
+        ),
+    ],
+)
+def test_most_pictures_are_of_the_beginning(
+    options: dict[str, Any], every: int, steps: list[int], whole: list[int], tmp_path: Path
+) -> None:
+    pictures = Steps()
+    train: Any = DataLoader(torch.ones(every, 1))  # type: ignore[arg-type]
+    shown: Any = DataLoader(torch.ones(1, 1))  # type: ignore[arg-type]
+    plain = Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[pictures], **options,
+    )  # fmt: skip
+    plain.fit(Plain(), train, shown)
+    assert [step for step, _ in pictures.drawn] == steps
+    assert [step for step, rows_alone in pictures.drawn if not rows_alone] == whole
+    plain.validate(Plain(), shown, verbose=False)
+    assert len(pictures.drawn) == len(steps)  # as what is validated at the end is drawn by the training
 
 
 def test_drawing_changes_nothing_in_the_model(composed: Compose, tmp_path: Path) -> None:

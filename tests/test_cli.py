@@ -31,7 +31,7 @@ def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_folder_holds_everything(trained: Path) -> None:
     figures = {path.name for path in (trained / "figures").iterdir()}
-    assert figures == {"reconstructions.png", "latent_scatter.png", "manifold.png"}
+    assert figures == {"reconstructions.png", "latent_scatter.png", "manifold.png", "code_histograms.png"}
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     metrics = json.loads((trained / "metrics.json").read_text())
     assert {"val/mse", "val/loss", "test/mse", "test/psnr", "test/ssim", "test/gain_db"} <= set(metrics)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from autoencoders import training
+from autoencoders import figures, training
 from autoencoders.corruption import Gaussian
 from autoencoders.data import ImageDataModule, SamplePhotos
 from autoencoders.data.pairs import Batch, to_float
@@ -30,7 +31,7 @@ from autoencoders.evaluation import (
 )
 from autoencoders.evaluation import subject as limits
 from autoencoders.evaluation.restoration import Restorers
-from autoencoders.evaluation.subject import Subject, averaged, main_directions
+from autoencoders.evaluation.subject import Subject, averaged, k_means, main_directions
 from autoencoders.metrics import psnr, squared_error
 from autoencoders.models import VAE, Autoencoder, LinearAutoencoder
 from autoencoders.networks import MLP
@@ -74,6 +75,33 @@ def test_hungarian_accuracy_forgives_names_only() -> None:
     assert representation.hungarian_accuracy(np.zeros(6, int), labels, 3) == pytest.approx(1 / 3)
 
 
+def test_a_confusion_has_a_cluster_in_the_line_of_its_class() -> None:
+    """... and those that are no class's below."""
+    labels, clusters = np.array([0, 0, 1, 1, 1, 0]), np.array([2, 2, 0, 0, 1, 0])
+    counts, class_of = representation.matched(clusters, labels, 2)
+    assert counts.tolist() == [[1, 2], [0, 1], [2, 0]]
+    assert class_of.tolist() == [1, -1, 0]
+    data = SimpleNamespace(classes=("a$", "b"))
+    it: Any = SimpleNamespace(test_clusters=clusters, test_labels=labels, data=data)
+    axis = representation.confusion(it).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a$", "b", "none"]
+    assert [text.get_text() for text in axis.texts] == ["2", "0", "1", "2", "0", "1"]
+
+
+def test_histograms_of_a_code_tell_a_number_that_says_nothing() -> None:
+    codes = torch.zeros(500, 100)
+    codes[:, 7], codes[:, 70] = torch.linspace(-1, 1, 500), torch.linspace(-0.5, 0.5, 500)
+    codes[0, 3] = float("nan")
+    picture = figures.code_histograms(codes).axes[0].images[0].get_array()
+    assert picture is not None
+    assert picture.shape == (figures.BINS, figures.MOST_COUNTED)
+    filled = (picture > 0).sum(0)  # of each number's bins
+    silent, half, whole = sorted(filled)[-3:]
+    assert (silent, whole) == (1, 60)
+    assert 30 <= half <= 32
+    assert np.allclose(picture.sum(0), 1)
+
+
 def test_whitened_codes_vary_alike_and_cluster_by_what_hardly_varied() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
@@ -85,7 +113,7 @@ def test_whitened_codes_vary_alike_and_cluster_by_what_hardly_varied() -> None:
     assert np.cov(of_test, rowvar=False)[:2, :2] == pytest.approx(np.eye(2), abs=0.4)
 
     def accuracy(fitted: limits.Array, scored: limits.Array) -> float:
-        clusters = representation.k_means(fitted, scored, 2, starts=5)
+        clusters = k_means(fitted, scored, 2, starts=5)
         return representation.hungarian_accuracy(clusters, labels[200:], 2)
 
     assert accuracy(test, test) < 0.7  # it splits the direction of the largest variance

@@ -100,7 +100,7 @@ def trained(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> tupl
         patched.delenv("WANDB_API_KEY", raising=False)
         patched.delenv("MLFLOW_TRACKING_URI", raising=False)
         patched.setattr(sys, "stdout", printed)
-        cfg = composed(*QUICK, "figures.every_n_epochs=1", ALL, "logger.wandb.log_model=true")
+        cfg = composed(*QUICK, ALL, "logger.wandb.log_model=true")
         OmegaConf.set_struct(cfg, False)
         cfg.notes = {"mirror": "https://me:hidden123@host", "api_key": "hidden123"}
         training.train(cfg, folder)
@@ -132,22 +132,43 @@ def test_every_logger_has_pictures_and_the_table_of_images(trained: tuple[Path, 
 
     client, run = mlflow_run(folder)
     artifacts = folder / "mlflow" / "artifacts" / run.info.run_id / "artifacts"
-    listed = {file.path for file in client.list_artifacts(run.info.run_id, "pictures/reconstructions")}
-    assert listed == {f"pictures/reconstructions/step_{step:06}.png" for step in (5, 10)}
-    last = artifacts / "pictures" / "reconstructions" / "step_000010.png"
-    assert last.read_bytes() == (folder / "figures" / "reconstructions.png").read_bytes()
+    listed = [Path(file.path) for file in client.list_artifacts(run.info.run_id, "images")]
+    rows = sorted(file.name for file in listed if file.name.startswith("pictures~reconstructions+step+"))
+    assert [name.split("+")[2] for name in rows if name.endswith(".png")] == ["10", "10", "5"]
+    assert [name.removesuffix("+compressed.webp") for name in rows if name.endswith(".webp")] == [
+        name.removesuffix(".png") for name in rows if name.endswith(".png")
+    ]
+    files = [artifacts / "images" / name for name in rows if "+step+10+" in name and name.endswith(".png")]
+    assert (folder / "figures" / "reconstructions.png").read_bytes() in [file.read_bytes() for file in files]
+    assert run.data.tags["mlflow.loggedImages"] == "true"
+    tables = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert tables == [{"path": "validation_images.json", "type": "table"}]
     table = json.loads((artifacts / "validation_images.json").read_text())
-    assert table["columns"] == ["image", "original", "corrupted", "denoised"]
+    assert table["columns"] == ["image", "original", "corrupted", "denoised", "mse"]
     assert len(table["data"]) == 4
+    errors = [row[-1] for row in table["data"]]
     from_mlflow = np.asarray(Image.open(artifacts / table["data"][0][1]["filepath"]).convert("L"), float)
 
     records = wandb_records(folder)
     artifact = [artifact for artifact in wandb_artifacts(records) if artifact["type"] != "model"][-1]
-    files = {entry["path"]: Path(entry["local_path"]) for entry in artifact["manifest"]["contents"]}
-    assert all(folder in path.parents for path in files.values())
-    table = json.loads(files["validation_images.table.json"].read_text())
-    assert table["columns"] == ["image", "original", "corrupted", "denoised"]
-    from_wandb = np.asarray(Image.open(files[table["data"][0][1]["path"]]).convert("L"), float)
+    paths = {entry["path"]: Path(entry["local_path"]) for entry in artifact["manifest"]["contents"]}
+    assert all(folder in path.parents for path in paths.values())
+    table = json.loads(paths["validation_images.table.json"].read_text())
+    assert table["columns"] == ["image", "original", "corrupted", "denoised", "mse"]
+    assert [row[-1] for row in table["data"]] == pytest.approx(errors)
+    lowest, highest = min(errors), max(errors)
+    assert 0 < lowest < highest < 1
+    from_wandb = np.asarray(Image.open(paths[table["data"][0][1]["path"]]).convert("L"), float)
+    pictures = [
+        {key.split(".")[0] for key in record["history"]["item"] if key.startswith("pictures/")}
+        for record in records
+        if "history" in record
+    ]
+    every = {"pictures/reconstructions", "pictures/code_histograms"}
+    assert [names for names in pictures if names] == [every, every, every]
+    made = np.asarray(denoised.convert("L"), float)[:, :28]
+    error = float(((made - strip[:, :28]) ** 2).mean() / 255**2)
+    assert errors[0] == pytest.approx(error, abs=0.01)
     for original in (strip[:, :28], from_mlflow, from_wandb):
         assert abs(known - original).max(axis=(1, 2)).min() <= 1  # one of the images, up to rounding
 
@@ -203,7 +224,7 @@ def test_the_end_of_a_run_says_where_to_look(trained: tuple[Path, str]) -> None:
     folder, printed = trained
     (run,) = (folder / "wandb").glob("offline-run-*")
     assert f"wandb leet '{run}'" in printed
-    assert f"tensorboard --logdir '{folder / 'tensorboard'}'" in printed
+    assert f"tensorboard --logdir '{folder / 'tensorboard'}' --samples_per_plugin images=100" in printed
     assert f"mlflow ui --backend-store-uri 'sqlite:///{folder / 'mlflow' / 'mlflow.db'}'" in printed
 
 

@@ -76,6 +76,8 @@ def test_beta_warms_up(step: int, beta: float, monkeypatch: pytest.MonkeyPatch) 
     model = at_step(small(VAE, warmup_steps=10, beta=4.0), step, monkeypatch)
     losses = model.terms(batch(6)).losses
     torch.testing.assert_close(model.total(losses), losses["nll"] + beta * losses["kl"])
+    validated = model.eval().terms(batch(6)).losses
+    torch.testing.assert_close(model.total(validated), validated["nll"] + 4 * validated["kl"])
 
 
 @pytest.mark.parametrize(

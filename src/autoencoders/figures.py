@@ -23,6 +23,7 @@ from autoencoders.palette import COLOURS, of_classes
 
 IN_THUMBNAIL, LARGEST_THUMBNAIL = 8, 64  # images, and pixels a side
 SCATTERED, MOST_SCATTERED = 5000, 64_000_000  # images in the latent scatter, and their numbers
+COUNTED, MOST_COUNTED, BINS = 1000, 64, 60  # images, and numbers of the code, in its histograms
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,43 @@ def histogram(values: NDArray[np.float32], x: str, title: str) -> Figure:
     return figure
 
 
+def code_histograms(codes: Tensor) -> Figure:
+    """How the images' values (N, D) of each number of the code are distributed: a column for each of its
+    numbers, or of the MOST_COUNTED that vary most, in the code's order. One that tells nothing of the image
+    is a single cell."""
+    # One that is not finite would have no place; its training will be stopped for it.
+    numbers = np.nan_to_num(codes.float().cpu().numpy(), posinf=0.0, neginf=0.0)
+    chosen = np.sort(numbers.std(0).argsort(kind="stable")[::-1][:MOST_COUNTED])
+    lows, highs = np.quantile(numbers[:, chosen], (0.001, 0.999), axis=0)
+    low, high = lows.min(), highs.max()
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    counts = np.stack([np.histogram(numbers[:, place].clip(low, high), edges)[0] for place in chosen], axis=1)
+    figure = Figure(figsize=(6.8, 4.0), layout="constrained")
+    axis = figure.subplots()
+    shares = counts / len(numbers)
+    image = axis.imshow(
+        shares, origin="lower", aspect="auto", cmap="viridis", vmax=float(np.quantile(shares, 0.99)) or None,
+        extent=(-0.5, len(chosen) - 0.5, float(edges[0]), float(edges[-1])), interpolation="nearest",
+    )  # fmt: skip
+    places = range(0, len(chosen), -(-len(chosen) // 16))
+    axis.set_xticks(places, [str(chosen[place] + 1) for place in places])
+    figure.colorbar(image, label="share of the images", extend="max")
+    of_all = "" if len(chosen) == numbers.shape[1] else f" (the {len(chosen)} that vary most)"
+    axis.set(xlabel=f"number of the code{of_all}", ylabel="its value", title="histograms of the code")
+    return figure
+
+
 def heatmap(
-    values: Sequence[Sequence[float]], down: Sequence[str], across: Sequence[str], x: str, y: str, title: str
+    values: Sequence[Sequence[float]],
+    down: Sequence[str],
+    across: Sequence[str],
+    x: str,
+    y: str,
+    title: str,
+    digits: int = 4,
 ) -> Figure:
-    """A table of numbers, in colours and in digits; `down` and `across` name its lines and columns."""
+    """A table of numbers, in colours and in digits after the point; `down` and `across` name its lines and
+    columns."""
     figure = Figure(figsize=(1.5 + 0.9 * len(across), 1.5 + 0.6 * len(down)), layout="constrained")
     axis = figure.subplots()
     axis.imshow(values, cmap="viridis", aspect="auto")
@@ -184,9 +218,9 @@ def heatmap(
     for row, line in enumerate(values):
         for column, value in enumerate(line):
             colour = "black" if value > middle else "white"
-            axis.text(column, row, f"{value:.4f}", ha="center", va="center", color=colour, fontsize=9)
-    axis.set_xticks(range(len(across)), across)
-    axis.set_yticks(range(len(down)), down)
+            axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", color=colour, fontsize=9)
+    axis.set_xticks(range(len(across)), across, parse_math=False)
+    axis.set_yticks(range(len(down)), down, parse_math=False)
     axis.set(xlabel=x, ylabel=y, title=title)
     return figure
 
@@ -252,20 +286,29 @@ def thumbnail(model: BaseModel, data: ImageDataModule, images: Images) -> NDArra
 
 
 @torch.inference_mode()
+def of_code(model: BaseModel, data: ImageDataModule, images: Images) -> dict[str, Picture]:
+    """Every figure of the model's code by file name, on the images of one split; none where there is none."""
+    if not model.has_code:
+        return {}
+    drawn, wanted = dict[str, Picture](), SCATTERED if model.code_dim == 2 else COUNTED
+    batch = data.first(images, min(wanted, MOST_SCATTERED // images.images.shape[1:].numel()), model.device)
+    codes = torch.cat([model.encode(part).float().flatten(1) for part in batch.corrupted.split(500)])
+    if model.code_dim == 2:
+        drawn["latent_scatter"] = latent_scatter(codes, batch.labels, data.classes)
+        drawn["manifold"] = manifold(codes, model.decode)
+    drawn["code_histograms"] = code_histograms(codes)
+    if (prior := model.prior_codes(100, seed=0)) is not None:
+        columns = min(100, model.sample_columns)
+        drawn["samples"] = Sheet(model.decode(prior), columns, "samples from the prior")
+    return drawn
+
+
+@torch.inference_mode()
 def draw_all(model: BaseModel, data: ImageDataModule, images: Images, count: int) -> dict[str, Picture]:
     """Every picture that the model has something to show in, by file name, on the images of one split."""
     was_training = model.training
     model.eval()
-    rows = model_rows(model, data.first(images, count, model.device))
-    drawn: dict[str, Picture] = {"reconstructions": Rows(rows)}
-    if model.code_dim == 2:
-        count = min(SCATTERED, MOST_SCATTERED // images.images.shape[1:].numel())
-        batch = data.first(images, count, model.device)
-        codes = torch.cat([model.encode(part).float().flatten(1) for part in batch.corrupted.split(500)])
-        drawn["latent_scatter"] = latent_scatter(codes, batch.labels, data.classes)
-        drawn["manifold"] = manifold(codes, model.decode)
-    if (prior := model.prior_codes(100, seed=0)) is not None:
-        columns = min(100, model.sample_columns)
-        drawn["samples"] = Sheet(model.decode(prior), columns, "samples from the prior")
+    rows = Rows(model_rows(model, data.first(images, count, model.device)))
+    drawn: dict[str, Picture] = {"reconstructions": rows, **of_code(model, data, images)}
     model.train(was_training)
     return drawn

@@ -79,9 +79,8 @@ def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, fold
         trained = ("train.py", *command.split(), f"seed={seed}", f"hydra.run.dir={run}", "logger=csv")
         seconds = process(*trained)
         process("evaluate.py", f"run={run}", *evaluate.split(), f"groups={','.join(groups)}")
-    scores, intervals = (
-        json.loads((run / "evaluation" / f"{name}.json").read_text()) for name in ("groups", "groups_intervals")
-    )
+    files = (run / "evaluation" / name for name in ("groups.json", "groups_intervals.json"))
+    scores, intervals = (json.loads(file.read_text()) for file in files)
     write_json(kept, {**asked, "seconds": seconds, "scores": scores, "intervals": intervals})
     return Measurement(scores, seconds, intervals)
 

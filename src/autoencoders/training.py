@@ -190,8 +190,9 @@ def check_keys(cfg: DictConfig) -> None:
         checks.integer(f"evaluation.{key}", cfg.evaluation[key], 1)
     checks.boolean("evaluation.fine_tuning_activation", cfg.evaluation.fine_tuning_activation)
     checks.number("checkpoint.every_n_minutes", cfg.checkpoint.every_n_minutes, 0)
-    for key in ("every_n_epochs", "images"):
-        checks.integer(f"figures.{key}", cfg.figures[key], 1)
+    checks.integer("figures.images", cfg.figures.images, 1)
+    if cfg.figures.every_n_epochs is not None:
+        checks.integer("figures.every_n_epochs", cfg.figures.every_n_epochs, 1)
     if cfg.init == "":
         raise ValueError("init= must be a run folder or a checkpoint")
     if cfg.ema is not None:

@@ -132,6 +132,8 @@ def evaluate(
     pictures["best_and_worst"] = figures.Rows(best_and_worst(subject, errors, images))
     for name, group in groups_of(subject, bound).items():
         keep(name, group(subject))
+    if "clustering" in scores and len(data.classes) <= representation.MOST_CONFUSED:
+        pictures["clusters"] = representation.confusion(subject)
     if model.has_code:
         generated, samples = generation.generation(subject)
         if generated:

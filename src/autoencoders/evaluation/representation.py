@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy
-from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_score
@@ -21,13 +21,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from autoencoders import figures
 from autoencoders.evaluation.intervals import Mean, Places, Statistic
-from autoencoders.evaluation.subject import Array, Scores, Subject, main_directions
+from autoencoders.evaluation.subject import Array, Labels, Scores, Subject, k_means, main_directions
 
-STARTS, OF_WHITENED, WIDEST = 5, 20, 256  # of k-means; of whitened codes, of up to so many numbers
+OF_WHITENED, WIDEST = 20, 256  # starts of k-means of whitened codes, of up to so many numbers
+MOST_CONFUSED = 30  # classes, and clusters, in a table of them
 NEIGHBOURS = 5
 FEW = (1, 10, 100)  # labels a class
-Labels = NDArray[np.int64]
 
 
 def clustering(subject: Subject) -> Scores:
@@ -44,23 +45,14 @@ def clustering(subject: Subject) -> Scores:
     for name, (_, test) in tqdm(
         subject.representations.items(), desc="clustering", leave=False, disable=None
     ):
-        clusters = k_means(test, test, len(subject.data.classes), STARTS)
+        of_model = name == "model"
+        clusters = subject.code_clusters if of_model else k_means(test, test, len(subject.data.classes))
         scores[name] = _scores_of_clusters(subject, clusters, test)
-        if name == "model" and test.shape[1] <= WIDEST:
+        if of_model and test.shape[1] <= WIDEST:
             train, test = whitened(subject.train_codes, subject.test_codes)
-            clusters = k_means(train, test, len(subject.data.classes), OF_WHITENED)
+            clusters = k_means(train, test, len(subject.data.classes), starts=OF_WHITENED)
             scores["model, whitened"] = _scores_of_clusters(subject, clusters, test)
     return scores
-
-
-def k_means(train: Array, test: Array, clusters: int, starts: int) -> Labels:
-    """The cluster of each of the codes `test` (N, D), of those that are found in `train`: the best of so many
-    starts by k-means++ (Arthur & Vassilvitskii 2007)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different codes than clusters
-        found = KMeans(min(clusters, len(train)), n_init=starts, random_state=0).fit(train)
-    of_test: Labels = found.predict(test)
-    return of_test
 
 
 def whitened(train: Array, test: Array) -> tuple[Array, Array]:
@@ -83,14 +75,38 @@ def _scores_of_clusters(subject: Subject, clusters: Labels, codes: Array) -> dic
     }
 
 
+def confusion(subject: Subject) -> Figure:
+    """How many test images of each class are in each cluster, which stands in the line of the class that it
+    is taken for: the model's own clusters, or those of k-means on its codes."""
+    own, classes = subject.test_clusters, subject.data.classes
+    clusters = subject.code_clusters if own is None else own
+    counts, class_of = matched(clusters, subject.test_labels, len(classes))
+    # By the class; clusters that are none's, of which a model of its own may have some, at the end.
+    every = sorted(range(len(counts)), key=lambda cluster: (class_of[cluster] < 0, class_of[cluster]))
+    order = every[:MOST_CONFUSED]
+    down = [classes[class_of[cluster]] if class_of[cluster] >= 0 else "none" for cluster in order]
+    return figures.heatmap(
+        counts[order].tolist(), down, classes, x="class", y="cluster, as the class that it is taken for",
+        title=f"{'clusters' if own is not None else 'k-means clusters'} of the codes and classes", digits=0,
+    )  # fmt: skip
+
+
 def hungarian_accuracy(clusters: NDArray[np.int_], labels: Labels, classes: int) -> Mean:
     """The accuracy of clusters taken for classes, under the best one-to-one assignment (Kuhn 1955). Of more
     clusters than classes, those that are left are wrong."""
+    return Mean(matched(clusters, labels, classes)[1][clusters] == labels)
+
+
+def matched(
+    clusters: NDArray[np.int_], labels: Labels, classes: int
+) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """How many images each cluster has of each class (K, classes), K being at least the number of classes,
+    and the class (K,) of each cluster under the best one-to-one assignment, -1 for those that are left."""
     counts = np.zeros((max(classes, int(clusters.max()) + 1), classes), int)
     np.add.at(counts, (clusters, labels), 1)
     class_of, (assigned, to) = np.full(len(counts), -1), linear_sum_assignment(-counts)
     class_of[assigned] = to
-    return Mean(class_of[clusters] == labels)
+    return counts, class_of
 
 
 def agreement(

@@ -5,6 +5,7 @@ image, all is computed exactly; beyond, what would grow with their square or cub
 row's name or the group's explanation says how.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -24,6 +27,7 @@ from autoencoders.data.pairs import Batch, Images, to_float
 from autoencoders.models import BaseModel
 
 Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
 Scores = dict[str, dict[str, Any]]  # {"model": {metric: value}, "<reference row>": {...}}: a group's table
 
 LABELLED = 10_000
@@ -121,6 +125,11 @@ class Subject:
         return None if clusters is None else clusters.cpu().numpy()
 
     @cached_property
+    def code_clusters(self) -> Labels:
+        """The clusters that k-means finds in the test images' codes (N,): as many as there are classes."""
+        return k_means(self.test_codes, self.test_codes, len(self.data.classes))
+
+    @cached_property
     def test_directions(self) -> Directions:
         return main_directions(self.test_codes)
 
@@ -191,6 +200,16 @@ def averaged(images: Tensor, times: float) -> Tensor:
     side = int(np.ceil(np.sqrt(times)))
     height, width = (-(-size // side) for size in images.shape[2:])
     return images if side == 1 else F.adaptive_avg_pool2d(images, (height, width))
+
+
+def k_means(train: Array, test: Array, clusters: int, starts: int = 5) -> Labels:
+    """The cluster of each of the codes `test` (N, D), of those that are found in `train`: the best of so many
+    starts by k-means++ (Arthur & Vassilvitskii 2007)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different codes than clusters
+        found = KMeans(min(clusters, len(train)), n_init=starts, random_state=0).fit(train)
+    of_test: Labels = found.predict(test)
+    return of_test
 
 
 def main_directions(codes: Array) -> Directions:

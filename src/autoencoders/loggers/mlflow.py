@@ -7,6 +7,8 @@ import re
 import shlex
 import shutil
 import tempfile
+import time
+import uuid
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,8 @@ from autoencoders.errors import UserError, redacted
 from autoencoders.files import atomic_write
 from autoencoders.loggers.protocol import NotStartedError, Service, flatten, reason, redact, require
 
+THUMBNAIL = (256, 256)  # pixels at most, as MLflow makes them
+IMAGES_TAG, TABLES_TAG = "mlflow.loggedImages", "mlflow.loggedArtifacts"  # what its pages look for
 LONGEST_PARAM = 500  # letters, which every version of MLflow takes
 
 
@@ -67,6 +71,7 @@ class MLflow(Service, MLFlowLogger):
         server = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         name = run_name or "-".join(folder.parts[-2:])
         self.store = None if server else folder / "mlflow"
+        self.tables: list[str] = []
         if self.store:
             self.store.mkdir(exist_ok=True)
         try:
@@ -87,7 +92,9 @@ class MLflow(Service, MLFlowLogger):
         client = self._mlflow_client
         if run_id is not None:
             client.update_run(run_id, status="RUNNING")
-            self._experiment_id = client.get_run(run_id).info.experiment_id
+            run = client.get_run(run_id)
+            self._experiment_id = run.info.experiment_id
+            self.tables = [table["path"] for table in json.loads(run.data.tags.get(TABLES_TAG, "[]"))]
         else:
             place = (self.store / "artifacts").as_uri() if self.store else None
             known = client.get_experiment_by_name(experiment_name)
@@ -133,9 +140,20 @@ class MLflow(Service, MLFlowLogger):
         self.send(lambda _: super(MLflow, self).finalize(status))
 
     def log_images(self, images: Mapping[str, Path], step: int | None) -> None:
+        """Those of a step as MLflow's own `log_image` names them, whose charts have a slider of steps."""
         for name, path in images.items():
-            artifact = name if step is None else f"{name}/step_{step:06}"
-            self._log_file(path, f"{artifact}.png")
+            if step is None:
+                self._log_file(path, f"{name}.png")
+                continue
+            now = f"timestamp+{time.time_ns() // 1_000_000}+{uuid.uuid4()}"
+            artifact = f"images/{name.replace('/', '~')}+step+{step}+{now}"
+            with tempfile.TemporaryDirectory() as folder:
+                small = Image.open(path).convert("RGB")
+                small.thumbnail(THUMBNAIL)
+                small.save(thumbnail := Path(folder) / "thumbnail.webp")
+                self._log_file(path, f"{artifact}.png")
+                self._log_file(thumbnail, f"{artifact}+compressed.webp")
+        self._tag(IMAGES_TAG, "true")
 
     def log_table(
         self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]], *, step: int | None
@@ -149,12 +167,18 @@ class MLflow(Service, MLFlowLogger):
                     if isinstance(cell, np.ndarray):
                         picture = Path(folder) / "picture.png"
                         Image.fromarray(cell).save(picture)
-                        artifact = f"{key}/{index}_{columns[column]}.png"
-                        self._log_file(picture, artifact)
-                        rows[-1][column] = {"type": "image", "filepath": artifact}
+                        at = f"{key}/{index}_{columns[column]}.png"
+                        self._log_file(picture, at)
+                        rows[-1][column] = {"type": "image", "filepath": at, "compressed_filepath": at}
             table = Path(folder) / "table.json"
             table.write_text(json.dumps({"columns": list(columns), "data": rows}))
             self._log_file(table, f"{key}.json")
+        if f"{key}.json" not in self.tables:  # those that it shows as tables, and not as JSON
+            self.tables.append(f"{key}.json")
+            self._tag(TABLES_TAG, json.dumps([{"path": path, "type": "table"} for path in self.tables]))
+
+    def _tag(self, key: str, value: str) -> None:
+        self.send(lambda client: client.set_tag(self._run_id, key, value))
 
     def log_document(self, name: str, text: str) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -76,10 +76,14 @@ def reason(error: Exception) -> str:
     return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
-def require(modules: Sequence[str], service: str, extra: str) -> None:
-    """Raises UserError unless the modules of an extra of pyproject.toml are installed."""
+def require(modules: Sequence[str], service: str, extra: str, asked: str = "") -> None:
+    """Raises UserError unless the modules of an extra of pyproject.toml are installed.
+
+    Args:
+        asked: what needs them; the logger of the extra's name if empty.
+    """
     if any(find_spec(module) is None for module in modules):
-        raise UserError(f"logger={extra} needs {service}: pip install -e '.[{extra}]'")
+        raise UserError(f"{asked or f'logger={extra}'} needs {service}: pip install -e '.[{extra}]'")
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Any]:

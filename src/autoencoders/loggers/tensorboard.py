@@ -103,4 +103,5 @@ class TensorBoard(TensorBoardLogger):
         self.finalize("failed" if failed else "success")
 
     def where(self) -> str:
-        return f"TensorBoard  tensorboard --logdir {shlex.quote(str(self.folder))}"
+        every = "--samples_per_plugin images=100"  # of its own accord it shows ten of a slider's steps
+        return f"TensorBoard  tensorboard --logdir {shlex.quote(str(self.folder))} {every}"

@@ -129,7 +129,7 @@ def start(folder: Path, mode: str, init: Mapping[str, Any], finish_timeout: int)
     os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
     known = folder / Wandb.leaves
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     arguments: dict[str, Any] = {
         "name": "-".join(folder.absolute().parts[-2:]), "resume": "allow",
         "id": known.read_text() if known.exists() else None, **init, "dir": folder,
@@ -154,7 +154,8 @@ def start(folder: Path, mode: str, init: Mapping[str, Any], finish_timeout: int)
     return run
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
+    """Whether W&B would know whose a run is, by its variable or by a `netrc` file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

@@ -71,5 +71,5 @@ class VAE(GaussianPosterior):
         return of_units.clamp(min=self.free_bits).sum()
 
     def _grown(self, steps: int) -> float:
-        """From 0 to 1 in so many steps."""
-        return min(1.0, self.global_step / steps) if steps else 1.0
+        """From 0 to 1 in so many steps; 1 in validation, else its loss would be small at first."""
+        return min(1.0, self.global_step / steps) if steps and self.training else 1.0
