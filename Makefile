@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
+DOCS   := $(VENV)/.docs-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train runs test test-slow test-gpu lint format reproduce reproduce-all bench dashboard clean
+.PHONY: help train runs test test-slow test-gpu lint format reproduce reproduce-all bench dashboard docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +14,10 @@ help: ## list the targets
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (add overrides: make train ARGS="seed=1")
@@ -24,11 +29,14 @@ runs: $(READY) ## list all runs and sweeps in runs/index.html
 test: $(READY) ## run the tests (they need no network and no data set)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-test-slow: $(READY) ## run the tests that train on the real data sets or for long
+test-slow: $(DOCS) ## run the tests that train on the real data sets or for long
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 test-gpu: $(READY) ## run the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu
+
+docs: $(DOCS) ## write the site of these pages and the interface, site/index.html
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs site
 
 lint: $(READY) ## check style, format and types
 	$(BIN)/ruff check .
@@ -42,7 +50,7 @@ format: $(READY) ## format the code
 reproduce: $(READY) ## reproduce published results, the quick ones with one seed; writes docs/results.md (6 to 10 minutes)
 	$(BIN)/python -m autoencoders.ledger --quick --seeds 0
 
-reproduce-all: $(READY) ## reproduce all of them with three seeds (more than two hours)
+reproduce-all: $(READY) ## reproduce all of them with three seeds, in a night; goes on where it was
 	$(BIN)/python -m autoencoders.ledger
 
 bench: $(READY) ## measure how fast it is; writes docs/speed.md (20 to 30 minutes; nothing else should run)
@@ -53,5 +61,5 @@ dashboard: $(READY) ## show the latest run that W&B has logged offline, in the t
 	if [ -z "$$latest" ]; then echo "no run in runs/ or multirun/ that W&B has logged offline: make train" >&2; exit 1; fi; \
 	echo "$$latest"; exec $(BIN)/wandb leet "$$latest"
 
-clean: ## remove the virtual environment and caches (data and runs stay)
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+clean: ## remove the virtual environment, the site and caches (data and runs stay)
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

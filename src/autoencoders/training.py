@@ -465,6 +465,7 @@ def quiet() -> None:
     for message in (
         ".*GPU available but not used.*",
         ".*smaller than the logging interval.*",  # a short run logs what it can
+        ".*no logger configured.*",  # a Trainer(logger=False) in a notebook is meant to have none
         ".*sync_dist.*",  # torchmetrics adds up over the devices
         ".*isinstance.treespec, LeafSpec.*",  # lightning 2.6 on torch 2.14
         ".*torch.distributed.* is deprecated.*",  # likewise
