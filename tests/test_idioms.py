@@ -200,7 +200,7 @@ def do(
             return trainer
 
         monkeypatch.setattr(training, "build_trainer", watched)
-        monkeypatch.setattr(Pictures, "draw", lambda *arguments: None)  # half the time of a run
+        monkeypatch.setattr(Pictures, "draw", lambda *_, **__: None)  # half the time of a run
         overrides = said(data_root, *words.split(), *more)
         cfg = config.compose_conf(overrides)
         capfd.readouterr()
