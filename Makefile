@@ -58,8 +58,8 @@ bench: $(READY) ## measure how fast it is; writes docs/speed.md (20 to 30 minute
 
 dashboard: $(READY) ## show the latest run that W&B has logged offline, in the terminal
 	@latest=$$(ls -td runs/*/*/wandb/offline-run-* multirun/*/*/wandb/offline-run-* 2>/dev/null | head -n 1); \
-	if [ -z "$$latest" ]; then echo "no run in runs/ or multirun/ that W&B has logged offline: make train" >&2; exit 1; fi; \
-	echo "$$latest"; exec $(BIN)/wandb leet "$$latest"
+	if [ -z "$$latest" ]; then echo "no run in runs/ or multirun/ that W&B has logged offline: python train.py makes one" >&2; exit 1; fi; \
+	exec $(BIN)/wandb leet "$${latest%/*}" # with all its parts: an evaluation is one of its own
 
 clean: ## remove the virtual environment, the site and caches (data and runs stay)
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

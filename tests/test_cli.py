@@ -49,7 +49,8 @@ def test_a_run_folder_holds_everything(trained: Path) -> None:
 def test_wandb_pictures_are_read_back_from_the_offline_run(trained: Path) -> None:
     offline, evaluation = sorted((trained / "wandb").glob("offline-run-*"))
     assert offline.name.rpartition("-")[2] == evaluation.name.rpartition("-")[2]  # the same run, resumed
-    assert list((evaluation / "files" / "media").rglob("best_and_worst_*.png"))
+    for name in ("best_and_worst", "clusters", "code_histograms"):
+        assert list((evaluation / "files" / "media").rglob(f"{name}_*.png"))
     (log,) = offline.glob("*.wandb")
     leet = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)]
     done = subprocess.run(leet, capture_output=True, text=True, check=True)
@@ -65,10 +66,10 @@ def test_wandb_pictures_are_read_back_from_the_offline_run(trained: Path) -> Non
     files = {entry["path"]: Path(entry["local_path"]) for entry in artifact["manifest"]["contents"]}
     assert all(trained in path.parents for path in files.values())
     table = json.loads(files["validation_images.table.json"].read_text())
-    assert table["columns"] == ["image", "original", "corrupted", "denoised"]
+    assert table["columns"] == ["image", "original", "corrupted", "denoised", "mse"]
     assert len(table["data"]) == 4
     pictures = [
-        np.asarray(Image.open(files[cell["path"]]).convert("L"), float) for cell in table["data"][0][1:]
+        np.asarray(Image.open(files[cell["path"]]).convert("L"), float) for cell in table["data"][0][1:-1]
     ]
     assert [picture.shape for picture in pictures] == [(28, 28)] * 3
     original, corrupted, _ = pictures

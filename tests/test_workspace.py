@@ -1,6 +1,9 @@
-"""The W&B workspace, made of a stand-in for W&B's server, and what is said of it without an account."""
+"""The W&B workspace, saved at a stand-in for W&B's server or described without an account; make dashboard."""
 
 import json
+import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -116,3 +119,28 @@ def test_a_mistake_is_one_line(word: str, said: str) -> None:
     line = line_of(lambda: workspace.main([word]))
     assert line is not None
     assert line.startswith(said)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_dashboard_opens_the_latest_run(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    wandb = tmp_path / ".venv" / "bin" / "wandb"
+    wandb.parent.mkdir(parents=True)
+    wandb.write_text('#!/bin/sh\necho "$@"\n')
+    wandb.chmod(0o755)
+    (tmp_path / ".venv" / ".installed").touch()
+
+    def dashboard() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["make", "dashboard"], cwd=tmp_path, capture_output=True, text=True)
+
+    none = dashboard()
+    assert none.returncode != 0
+    assert none.stderr.splitlines()[0] == (
+        "no run in runs/ or multirun/ that W&B has logged offline: python train.py makes one"
+    )
+    for age, run in enumerate(("multirun/a sweep/0", "runs/vae/1", "runs/vae/2")):
+        folder = tmp_path / run / "wandb" / f"offline-run-{age}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (10**9 - age, 10**9 - age))
+    assert dashboard().stdout.splitlines()[-1] == "leet multirun/a sweep/0/wandb"
