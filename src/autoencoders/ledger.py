@@ -81,7 +81,7 @@ def table(measured: Measured) -> str:
             entry["source"] + ("" if entry["seen"] else " (not seen by us in the source)"),
             f"protocol: {entry['protocol']}",
             *([f"ours: {entry['differs']}"] if "differs" in entry else []),
-            *([f"missed because {entry['missed']}"] if "missed" in entry else []),
+            *([f"why missed: {entry['missed']}"] if "missed" in entry else []),
         ]
         said = " ".join(entry["command"].split())
         if "each" in entry:
