@@ -109,7 +109,7 @@ def test_there_is_python_to_run() -> None:
 @pytest.mark.parametrize(
     "block",
     [
-        pytest.param(block, id=f"{name}-{number}")
+        pytest.param(block, id=f"{name}-{number}", marks=[] if page == README else pytest.mark.slow)
         for page, name in zip(PAGES, NAMES, strict=True)
         for number, block in enumerate(blocks(page, "python"))
         if page == README or block.startswith("# tested")

@@ -132,7 +132,9 @@ def test_make_dashboard_opens_the_latest_run(tmp_path: Path) -> None:
     (tmp_path / ".venv" / ".installed").touch()
 
     def dashboard() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["make", "dashboard"], cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            ["make", "--no-print-directory", "dashboard"], cwd=tmp_path, capture_output=True, text=True
+        )
 
     none = dashboard()
     assert none.returncode != 0

@@ -6,8 +6,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
-
 from autoencoders import untrusted
 from autoencoders.errors import UserError
 
@@ -53,17 +51,17 @@ def _by_seeds(best: Mapping[Path, float], others: Sequence[Mapping[Path, float]]
     to nothing: of the logarithms, where there are any, as larger errors vary by more."""
     from scipy.stats import t
 
-    values = [np.array([*group.values()]) for group in (best, *others)]
-    if min(map(np.min, values)) > 0:
-        values = [np.log(some) for some in values]
+    values = [list(group.values()) for group in (best, *others)]
+    if min(map(min, values)) > 0:
+        values = [[math.log(value) for value in some] for some in values]
     spare = sum(len(some) - 1 for some in values)  # degrees of freedom
-    variance = sum(float(np.square(some - some.mean()).sum()) for some in values) / spare
+    within = sum((value - mean(some)) ** 2 for some in values for value in some) / spare
     compared = sum(len(some) > 1 for some in values[1:])
     reach = float(t.isf((1 - LEVEL) / 2 / max(1, compared), spare))  # by Bonferroni
     marks = []
     for some in values[1:]:
-        error = math.sqrt(variance * (1 / len(values[0]) + 1 / len(some)))
-        near = some.mean() - values[0].mean() <= reach * error
+        error = math.sqrt(within * (1 / len(values[0]) + 1 / len(some)))
+        near = mean(some) - mean(values[0]) <= reach * error
         marks.append(UNKNOWN if len(some) == 1 else NEAR if near else WORSE)
     return marks
 
