@@ -32,8 +32,8 @@ test-slow: $(DOCS) ## run the tests that train on the real data sets or for long
 test-gpu: $(READY) ## run the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu
 
-docs: $(DOCS) ## write the site of these pages, the lecture and the interface, site/index.html
-	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs site
+docs: $(DOCS) ## write the site of these pages, the lecture and the interface, site/html/index.html
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs site/html
 
 lecture: $(DOCS) ## execute docs/lecture.ipynb and store its outputs (less than 10 minutes)
 	$(BIN)/python -m jupyter execute --inplace docs/lecture.ipynb
