@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed
 DOCS   := $(VENV)/.docs-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train runs test test-slow test-gpu lint format reproduce reproduce-all bench dashboard docs clean
+.PHONY: help train runs test test-slow test-gpu docs lecture lint format reproduce reproduce-all bench dashboard clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ test-slow: $(DOCS) ## run the tests that train on the real data sets or for long
 test-gpu: $(READY) ## run the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu
 
-docs: $(DOCS) ## write the site of these pages and the interface, site/index.html
-	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs site
+docs: $(DOCS) ## write the site of these pages, the lecture and the interface, site/html/index.html
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs site/html
+
+lecture: $(DOCS) ## execute docs/lecture.ipynb and store its outputs (less than 10 minutes)
+	$(BIN)/python -m jupyter execute --inplace docs/lecture.ipynb
 
 lint: $(READY) ## check style, format and types
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The site that `make docs` makes of these pages and of docstrings."""
+"""The site that `make docs` makes of these pages, of the notebook as it is stored, and of docstrings."""
 
 import re
 from typing import Any
@@ -24,6 +24,7 @@ default_role = "code"
 
 html_theme = "furo"
 html_title = "Autoencoders"
+html_static_path = html_css_files = ["site.css"]
 html_show_sphinx = html_show_copyright = False
 html_copy_source = html_show_sourcelink = False
 
