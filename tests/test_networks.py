@@ -73,6 +73,13 @@ def test_linear_path_is_added_to_the_network() -> None:
     assert sum(isinstance(layer, nn.Linear) for layer in path.modules()) == 1
 
 
+def test_the_activation_is_chosen() -> None:
+    network = MLP(hidden=[8, 4], activation="tanh")
+    for half in (network.encoder((1, 4, 4), 3), network.decoder(3, (1, 4, 4))):
+        kinds = [type(part) for part in half.modules()]
+        assert (kinds.count(nn.Linear), kinds.count(nn.Tanh), kinds.count(nn.SiLU)) == (3, 2, 0)
+
+
 def test_a_normalised_layer_does_not_see_its_input_s_scale() -> None:
     """What comes after a hidden layer is the same for an image and, without a bias, its multiple."""
     network = MLP(hidden=[8], norm=True).encoder((1, 4, 4), 3)
@@ -102,6 +109,7 @@ def test_the_names_of_weights_are_those_of_older_checkpoints() -> None:
         (MLP, {"hidden": ["a"]}, r"hidden\[0\]=a must be a whole number ≥ 1 and ≤ 65536"),
         (MLP, {"hidden": 256}, "hidden=256 must be a list"),
         (MLP, {"linear_path": "yes"}, "linear_path=yes must be true or false"),
+        (MLP, {"activation": "ReLU"}, "activation=ReLU must be silu or relu or gelu or tanh or sigmoid"),
         (UNet, {"patch": 0}, "patch=0 must be ≥ 1 and ≤ 32"),
         (UNet, {"widths": []}, r"widths=\[\] must have at least one number"),
         (UNet, {"widths": [32, 0]}, r"widths\[1\]=0 must be ≥ 1 and ≤ 65536"),

@@ -24,6 +24,9 @@ from autoencoders import checks
 
 Shape = Sequence[int]  # (C, H, W)
 WIDEST = 65536  # units or channels of a layer
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "silu": nn.SiLU, "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid
+}  # fmt: skip
 
 
 class Network(Protocol):
@@ -73,10 +76,11 @@ class Linear:
 
 @dataclass(frozen=True)
 class MLP:
-    """Fully connected layers with SiLU between them.
+    """Fully connected layers.
 
     Args:
         hidden: units of each hidden layer from the image to the code, 1..65536; the decoder mirrors them.
+        activation: of the hidden layers, one of `ACTIVATIONS`.
         linear_path: add an affine map beside the network, which then only has to learn what PCA cannot.
         norm: normalise the units of every layer but the last (Ba et al. 2016).
     """
@@ -84,18 +88,20 @@ class MLP:
     hidden: Sequence[int] = (512, 256, 128)
     linear_path: bool = False
     norm: bool = False
+    activation: str = "silu"
 
     def __post_init__(self) -> None:
         checks.integers("hidden", self.hidden, at_least=1, at_most=WIDEST)
+        checks.choice("activation", self.activation, tuple(ACTIVATIONS))
         checks.boolean("linear_path", self.linear_path)
         checks.boolean("norm", self.norm)
 
     def encoder(self, input_shape: Shape, features: int) -> nn.Module:
-        body = _mlp_encoder(input_shape, features, self.hidden, self.norm)
+        body = _mlp_encoder(input_shape, features, self.hidden, self.norm, ACTIVATIONS[self.activation])
         return Sum(body, _mlp_encoder(input_shape, features)) if self.linear_path else body
 
     def decoder(self, code_dim: int, target_shape: Shape) -> nn.Module:
-        body = _mlp_decoder(code_dim, target_shape, self.hidden, self.norm)
+        body = _mlp_decoder(code_dim, target_shape, self.hidden, self.norm, ACTIVATIONS[self.activation])
         return Sum(body, _mlp_decoder(code_dim, target_shape)) if self.linear_path else body
 
 
@@ -675,17 +681,26 @@ def mirrored(images: Tensor, axis: int, multiple: int) -> Tensor:
 
 
 def _mlp_encoder(
-    shape: Shape, features: int, hidden: Sequence[int] = (), norm: bool = False
+    shape: Shape,
+    features: int,
+    hidden: Sequence[int] = (),
+    norm: bool = False,
+    activation: type[nn.Module] = nn.SiLU,
 ) -> nn.Sequential:
     channels, height, width = shape
-    return nn.Sequential(nn.Flatten(), *_layers([channels * height * width, *hidden, features], norm))
+    widths = [channels * height * width, *hidden, features]
+    return nn.Sequential(nn.Flatten(), *_layers(widths, norm, activation))
 
 
 def _mlp_decoder(
-    code_dim: int, shape: Shape, hidden: Sequence[int] = (), norm: bool = False
+    code_dim: int,
+    shape: Shape,
+    hidden: Sequence[int] = (),
+    norm: bool = False,
+    activation: type[nn.Module] = nn.SiLU,
 ) -> nn.Sequential:
     channels, height, width = shape
-    layers = _layers([code_dim, *reversed(hidden), channels * height * width], norm)
+    layers = _layers([code_dim, *reversed(hidden), channels * height * width], norm, activation)
     return nn.Sequential(*layers, nn.Unflatten(1, tuple(shape)))
 
 
@@ -721,15 +736,15 @@ def _kernel(side: int) -> int:
     return 4 - side % 2
 
 
-def _layers(widths: Sequence[int], norm: bool) -> list[nn.Module]:
+def _layers(widths: Sequence[int], norm: bool, activation: type[nn.Module] = nn.SiLU) -> list[nn.Module]:
     """Fully connected layers with an activation between them, none after the last."""
     layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
     for before, after in pairwise(widths[1:]):
-        layers += [*_activation(before, norm), nn.Linear(before, after)]
+        layers += [*_activation(before, norm, activation), nn.Linear(before, after)]
     return layers
 
 
-def _activation(width: int, norm: bool) -> list[nn.Module]:
-    """SiLU, after a normalisation over all units of the layer if wanted. (Over a batch, what an image becomes
+def _activation(width: int, norm: bool, activation: type[nn.Module] = nn.SiLU) -> list[nn.Module]:
+    """It, after a normalisation over all units of the layer if wanted. (Over a batch, what an image becomes
     would depend on the others, and on the number of devices.)"""
-    return [nn.GroupNorm(1, width), nn.SiLU()] if norm else [nn.SiLU()]
+    return [nn.GroupNorm(1, width), activation()] if norm else [activation()]
