@@ -83,9 +83,13 @@ def test_a_confusion_has_a_cluster_in_the_line_of_its_class() -> None:
     assert class_of.tolist() == [1, -1, 0]
     data = SimpleNamespace(classes=("a$", "b"))
     it: Any = SimpleNamespace(test_clusters=clusters, test_labels=labels, data=data)
-    axis = representation.confusion(it).axes[0]
+    counted = representation.confusion(it)
+    axis = counted.drawn().axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a$", "b", "none"]
     assert [text.get_text() for text in axis.texts] == ["2", "0", "1", "2", "0", "1"]
+    shown = report.cells(counted)
+    assert shown.lines[0] == ("a$", [(2, 1.0), (0, 0.0)])
+    assert [name for name, _ in shown.lines] == ["a$", "b", "none"]
 
 
 def test_histograms_of_a_code_tell_a_number_that_says_nothing() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from autoencoders import models, networks, pages, training
 from autoencoders.evaluation import browser, explorer, headline, intervals, report, representation
 from autoencoders.evaluation.subject import Scores, Subject
-from autoencoders.figures import Rows
+from autoencoders.figures import Counts, Picture, Rows
 from autoencoders.pages import charts
 from autoencoders.palette import COLOURS, of_classes
 
@@ -129,12 +129,15 @@ def test_a_report_needs_nothing_else_and_escapes(composed: Compose, tmp_path: Pa
     cfg.corruption._target_ = "<script>alert(1)</script>"
     it = subject(composed, "model=vae", "model.code_dim=2")
     rows: Scores = {"model": {"mse": 0.25, "<b>": 1}}
-    shown = {"reconstructions": Rows({"<i>": torch.rand(2, 1, 8, 8)})}
+    counts = Counts(np.array([[1234, 0]]), ["<u>"], ["a", "b"], "class", "cluster", "clusters")
+    shown: dict[str, Picture] = {"reconstructions": Rows({"<i>": torch.rand(2, 1, 8, 8)}), "clusters": counts}
     report.write(tmp_path, {"clustering": rows}, shown, it, {"clustering": representation.clustering}, cfg)
     page = (tmp_path / "evaluation" / "report.html").read_text()
     assert "<script>alert" not in page
     assert "&lt;b&gt;" in page
     assert "&lt;i&gt;: 2 images" in page
+    assert "&lt;u&gt;" in page
+    assert ">1,234</td>" in page
     assert "adjusted Rand index" in page
     assert "VAE on MNIST" in page
     assert "default-src 'none'" in page

@@ -48,7 +48,22 @@ class Sheet:
         return grid(self.images, self.columns, self.title)
 
 
-Picture = Rows | Sheet | Figure
+@dataclass(frozen=True)
+class Counts:
+    """How many images are in each line and column, which are named by `down` and `across`."""
+
+    counts: NDArray[np.int_]
+    down: Sequence[str]
+    across: Sequence[str]
+    x: str
+    y: str
+    title: str
+
+    def drawn(self) -> Figure:
+        return heatmap(self.counts.tolist(), self.down, self.across, self.x, self.y, self.title, digits=0)
+
+
+Picture = Rows | Sheet | Counts | Figure
 
 
 def image_rows(images: Mapping[str, Tensor]) -> Figure:

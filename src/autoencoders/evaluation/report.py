@@ -23,7 +23,7 @@ from autoencoders.evaluation import intervals
 from autoencoders.evaluation.explorer import LARGEST, explorer
 from autoencoders.evaluation.headline import limits, numbers
 from autoencoders.evaluation.subject import Scores, Subject, averaged
-from autoencoders.figures import Picture, Rows, Sheet
+from autoencoders.figures import Counts, Picture, Rows, Sheet
 from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
 from autoencoders.pages import charts
@@ -50,6 +50,15 @@ class Table(NamedTuple):
     explained: str
     columns: list[str]
     scores: Scores
+
+
+class Cells(NamedTuple):
+    """A block: counts, each on a ground as dark as its share of its line."""
+
+    caption: str
+    title: str
+    across: Sequence[str]
+    lines: list[tuple[str, list[tuple[int, float]]]]  # name, and count and share of each cell
 
 
 class Section(NamedTuple):
@@ -250,6 +259,8 @@ def code(
     for name, caption in _CAPTIONS.items():
         if isinstance(shown := pictures.get(name), Rows):
             yield "images", _rows(shown, caption)
+    if isinstance(confused := pictures.get("clusters"), Counts):
+        yield "cells", cells(confused)
 
 
 _CAPTIONS = {
@@ -262,6 +273,20 @@ _CAPTIONS = {
         "in a good code each step is an image as well."
     ),
 }
+
+
+def cells(counts: Counts) -> Cells:
+    """Of clusters and classes."""
+    shares = counts.counts / np.maximum(counts.counts.sum(1, keepdims=True), 1)
+    lines = [
+        (name, list(zip(line.tolist(), of_line.tolist(), strict=True)))
+        for name, line, of_line in zip(counts.down, counts.counts, shares, strict=True)
+    ]
+    caption = (
+        "How many test images of each class (columns) are in each cluster (lines, by the class that it is "
+        "taken for): what is off the diagonal is what the code holds to be alike."
+    )
+    return Cells(caption, counts.title, counts.across, lines)
 
 
 def _samples(pictures: Mapping[str, Picture]) -> list[tuple[str, Images]]:

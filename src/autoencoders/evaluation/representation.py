@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy
@@ -75,7 +74,7 @@ def _scores_of_clusters(subject: Subject, clusters: Labels, codes: Array) -> dic
     }
 
 
-def confusion(subject: Subject) -> Figure:
+def confusion(subject: Subject) -> figures.Counts:
     """How many test images of each class are in each cluster, which stands in the line of the class that it
     is taken for: the model's own clusters, or those of k-means on its codes."""
     own, classes = subject.test_clusters, subject.data.classes
@@ -85,10 +84,9 @@ def confusion(subject: Subject) -> Figure:
     every = sorted(range(len(counts)), key=lambda cluster: (class_of[cluster] < 0, class_of[cluster]))
     order = every[:MOST_CONFUSED]
     down = [classes[class_of[cluster]] if class_of[cluster] >= 0 else "none" for cluster in order]
-    return figures.heatmap(
-        counts[order].tolist(), down, classes, x="class", y="cluster, as the class that it is taken for",
-        title=f"{'clusters' if own is not None else 'k-means clusters'} of the codes and classes", digits=0,
-    )  # fmt: skip
+    of = "clusters" if own is not None else "k-means clusters"
+    title, y = f"{of} of the codes and classes", "cluster, as the class that it is taken for"
+    return figures.Counts(counts[order], down, classes, x="class", y=y, title=title)
 
 
 def hungarian_accuracy(clusters: NDArray[np.int_], labels: Labels, classes: int) -> Mean:
