@@ -138,6 +138,16 @@ def test_every_likelihood_learns_to_overfit(name: str) -> None:
     assert float((model.eval()(images) - images).detach().square().mean()) < 0.02
 
 
+def test_an_unbounded_gaussian_s_mean_is_the_decoder_s_output() -> None:
+    model = Autoencoder(network=MLP([8]), input_shape=(1, 6, 6), likelihood="gaussian_unbounded")
+    code = 1000 * torch.randn(20, 16)
+    images = model.decode(code)
+    torch.testing.assert_close(images, model.decoder(code))
+    assert float(images.detach().min()) < 0
+    assert float(images.detach().max()) > 1
+    assert not model.bounded
+
+
 def test_likelihoods_that_do_not_fit_are_refused() -> None:
     decoder = torch.nn.Sequential(torch.nn.Linear(4, 15 * 36), torch.nn.Unflatten(1, (15, 6, 6)))
     decoder.append(torch.nn.Sigmoid())

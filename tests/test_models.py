@@ -189,7 +189,7 @@ def test_references_of_a_colorizer(composed: Compose) -> None:
         (
             Autoencoder,
             {"likelihood": "poisson"},
-            "likelihood=poisson must be gaussian or gaussian_learned or",
+            "likelihood=poisson must be gaussian or gaussian_unbounded or",
         ),
         (Autoencoder, {"likelihood_std": 0}, "likelihood_std=0 must be ≥ 0.001 and ≤ 1000"),
         (Autoencoder, {"input_shape": (28, 28)}, r"input_shape=\[28, 28\] must be three numbers"),
@@ -209,7 +209,7 @@ def test_references_of_a_colorizer(composed: Compose) -> None:
         (
             Restoration,
             {"likelihood": "poisson"},
-            "likelihood=poisson must be gaussian or gaussian_learned or",
+            "likelihood=poisson must be gaussian or gaussian_unbounded or",
         ),
         (
             Restoration,

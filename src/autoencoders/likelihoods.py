@@ -232,6 +232,7 @@ class DiscretizedLogistic(Likelihood):
 
 LIKELIHOODS: dict[str, Callable[[float, int, bool], Likelihood]] = {  # of std, mixtures and squash
     "gaussian": lambda std, _, squash: Gaussian(std, squash),
+    "gaussian_unbounded": lambda std, _, __: Gaussian(std, squash=False),
     "gaussian_learned": lambda std, _, squash: LearnedGaussian(std, squash),
     "gaussian_optimal": lambda _, __, squash: OptimalGaussian(squash),
     "laplace": lambda std, _, squash: Laplace(std, squash),

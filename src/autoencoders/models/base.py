@@ -92,7 +92,7 @@ class BaseModel(LightningModule):
     }
     evaluations: tuple[str, ...] = ()  # groups of an evaluation that only this model has
     affine: ClassVar[bool] = False  # whether the decoder is affine in the code
-    bounded: ClassVar[bool] = True  # whether a likelihood's mean is kept in [0, 1] where it could leave it
+    bounded: bool = True  # whether a likelihood's mean is kept in [0, 1] where it could leave it
     weighs_pixels: ClassVar[bool] = False  # whether the loss heeds the `weights` of a batch
     any_size: ClassVar[bool] = False  # whether images may have another height and width than in training
     couples_batch: bool = False  # whether a term depends on several images, through `gathered`
@@ -431,6 +431,7 @@ class BaseAutoencoder(BaseModel):
                 "network=conv"
             )
         self.code_shape = code_shape(network, self.input_shape, code_dim)
+        self.bounded = self.bounded and likelihood != "gaussian_unbounded"
         self.likelihood = LIKELIHOODS[likelihood](likelihood_std, likelihood_mixtures, self.bounded)
         with of_part("network"):
             self.encoder = network.encoder(self.input_shape, code_dim * self.features_per_code)
