@@ -163,6 +163,10 @@ def test_codes_of_a_colorizer_are_shown_at_one_lightness() -> None:
     assert not model.decodes_alone
     images = model.decode(torch.randn(5, 4) * 9)
     torch.testing.assert_close(luma(images), torch.full((5, 1, 8, 8), 0.5))
+    gray = torch.rand(1, 1, 8, 8)  # or at that of an image
+    torch.testing.assert_close(model.decode_beside(model.encode(gray), gray), model(gray))
+    images = model.decode_beside(torch.randn(5, 4), gray)
+    torch.testing.assert_close(luma(images), gray.expand(5, 1, 8, 8))
 
 
 @pytest.mark.parametrize("name", ["denoising", "restoration"])

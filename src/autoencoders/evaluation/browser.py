@@ -34,27 +34,30 @@ class Undecodable(Exception):
 
 
 class Decode(nn.Module):
-    """A model's codes (B, code_dim) to images (B, C, H, W), as a module, which is what torch exports."""
+    """A model's codes (B, code_dim) to images (B, C, H, W), beside an image (1, C, H, W) that it reads, as a
+    module, which is what torch exports."""
 
     model: BaseModel
+    beside: Tensor
 
-    def __init__(self, model: BaseModel) -> None:
+    def __init__(self, model: BaseModel, beside: Tensor) -> None:
         super().__init__()
         self.model = model
+        self.register_buffer("beside", beside)
 
     def forward(self, codes: Tensor) -> Tensor:
-        images: Tensor = self.model.decode(codes)
+        images: Tensor = self.model.decode_beside(codes, self.beside)
         return images
 
 
-def program(model: BaseModel, codes: Tensor) -> tuple[dict[str, Any], float]:
-    """What decoder.js needs to decode, and the largest difference that half precision makes to a pixel of
-    what is decoded of some codes (N, code_dim).
+def program(model: BaseModel, codes: Tensor, beside: Tensor) -> tuple[dict[str, Any], float]:
+    """What decoder.js needs to decode beside an image (1, C, H, W), and the largest difference that half
+    precision makes to a pixel of what is decoded of some codes (N, code_dim).
 
     Raises:
         Undecodable: it is too large, or has operators that decoder.js doesn't.
     """
-    decode = Decode(copy.deepcopy(model).cpu().float().eval())
+    decode = Decode(copy.deepcopy(model).cpu().float().eval(), beside.cpu().float())
     decoder = getattr(decode.model, "decoder", decode.model)
     if sum(weight.numel() for weight in decoder.parameters()) > MOST_WEIGHTS:
         raise Undecodable(f"it has more than {MOST_WEIGHTS:,} weights")

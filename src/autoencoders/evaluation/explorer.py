@@ -77,7 +77,7 @@ def explorer(subject: Subject, refused: str = "") -> dict[str, Any]:
     live, difference = None, 0.0
     try:
         if not refused:
-            live, difference = browser.program(subject.model, codes)
+            live, difference = browser.program(subject.model, codes, subject.beside)
     except browser.Undecodable as error:
         refused = str(error)
     mean, directions, deviations = subject.test_directions
@@ -110,7 +110,7 @@ def explorer(subject: Subject, refused: str = "") -> dict[str, Any]:
         "count": len(codes),
         "why": refused,
         "difference": f"{difference:.1g}",
-        "half_lightness": not subject.model.decodes_alone,
+        "of_first": not subject.model.decodes_alone,
     }
 
 

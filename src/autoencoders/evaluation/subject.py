@@ -104,9 +104,15 @@ class Subject:
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Iterator[Tensor]:
-        """The images (B, C, H, W) of codes (N, code_dim), batch by batch, on the CPU."""
+        """The images (B, C, H, W) of codes (N, code_dim), batch by batch, on the CPU; what a code doesn't
+        tell is that of the first test image."""
         for part in codes.float().split(self.batch_size):
-            yield self.model.decode(part.to(self.model.device)).cpu()
+            yield self.model.decode_beside(part.to(self.model.device), self.beside).cpu()
+
+    @cached_property
+    def beside(self) -> Tensor:
+        """The first test image as the model reads it, (1, C, H, W)."""
+        return self.data.first(self.data.test, 1, self.model.device).corrupted
 
     @cached_property
     def train_codes(self) -> Array:

@@ -173,6 +173,11 @@ class BaseModel(LightningModule):
         """
         raise ValueError(self._no_code())
 
+    def decode_beside(self, code: Tensor, corrupted: Tensor) -> Tensor:
+        """`decode`, with what a model takes from x̃ (1 or B, C, H, W) itself where its code doesn't tell all
+        (`decodes_alone`)."""
+        return self.decode(code)
+
     def _no_code(self) -> str:
         return f"{_name(self)} has no code: it makes an image of an image"
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.optim import Optimizer
@@ -61,17 +60,20 @@ class ColorizationAutoencoder(BaseAutoencoder):
 
     def forward(self, corrupted: Tensor) -> Tensor:
         """r, of gray images (B, 1, H, W)."""
-        colours = super().decode(self.encode(corrupted))
-        return in_gamut(corrupted, with_luma(corrupted, colours)) if self.keep_lightness else colours
+        return self.decode_beside(self.encode(corrupted), corrupted)
 
     def decode(self, code: Tensor) -> Tensor:
         """Codes to images; those of a model that keeps the lightness, which is not in the code, have one of
         ½ everywhere."""
+        return self.decode_beside(code, code.new_full((1, 1, 1, 1), 0.5))
+
+    def decode_beside(self, code: Tensor, corrupted: Tensor) -> Tensor:
+        """Codes to images whose lightness is that of gray images (1 or B, 1, 1 or H, 1 or W)."""
         colours = super().decode(code)
         if not self.keep_lightness:
             return colours
-        half = torch.full_like(colours[:, :1], 0.5)
-        return in_gamut(half, with_luma(half, colours))
+        gray = corrupted.to(colours)
+        return in_gamut(gray, with_luma(gray, colours))
 
     def reconstruction_loss(self, output: Tensor, batch: Batch) -> Tensor:
         """−log p of r, before it is brought into [0, 1]."""
