@@ -57,7 +57,7 @@ class Plane(NamedTuple):
 def plane(subject: Subject) -> Plane:
     codes, size = subject.test_codes, subject.model.code_dim
     if size == 2:
-        origin, basis, axes = np.zeros(2), np.eye(2), "the two numbers of the code"
+        origin, basis, axes = np.zeros(2), np.eye(2), "the two dimensions of the code"
     else:
         origin, directions, _ = subject.test_directions
         basis = np.zeros((2, size))

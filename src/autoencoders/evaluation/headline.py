@@ -1,4 +1,4 @@
-"""What a report says first: three numbers with what they are worth, and what the model can't do."""
+"""What a report says first: three numbers against their references, and what the model can't do."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ METRICS = (
     Metric("reconstruction", "mse", "mean squared error of a pixel", True),
     Metric("colorization", "ciede2000", "colour difference ΔE00", True),
     Metric("likelihood", "elbo", "ELBO in nats an image", False),
-    Metric("codebook", "usage", "of the codebook's symbols are in use", False, True),
-    Metric("classes", "as_asked", "of samples show the class that was asked for", False, True),
-    Metric("features", "linear_probe", "of test images are named by a linear probe of the code", False, True),
+    Metric("codebook", "usage", "of the codebook in use", False, True),
+    Metric("classes", "as_asked", "of samples in the requested class", False, True),
+    Metric("features", "linear_probe", "accuracy of a linear probe on the code", False, True),
     Metric("reconstruction", "ssim", "structural similarity (1: the same)", False),
-    Metric("clustering", "accuracy", "of test images are named by k-means of the code", False, True),
-    Metric("reconstruction", "psnr", "dB of signal to noise", False),
+    Metric("clustering", "accuracy", "accuracy of k-means on the code", False, True),
+    Metric("reconstruction", "psnr", "peak signal-to-noise ratio in dB", False),
 )  # fmt: skip
 MOST = 3
 ORACLES = ("ground truth", "test images", "training images")  # rows that are no way of doing it
@@ -65,7 +65,7 @@ def _worth(scores: Mapping[str, Scores], metric: Metric, count: int) -> str:
     unit = " %" if metric.share else ""
     beside = f"{row} ({_text(reference, metric).partition(' ±')[0]}{unit})"
     if not _beyond_chance(value, reference, count):
-        return f"no different from {beside} beyond chance"
+        return f"not significantly different from {beside}"
     if metric.smaller_is_better and min(value, reference) > 0:
         ratio, word = value / reference, "less" if better else "more"
         if 2 / 3 < ratio < 3 / 2:
@@ -113,8 +113,8 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
         if best and (value > best[1] if metric.smaller_is_better else value < best[1]):
             unit = " %" if metric.share else ""
             yield (
-                f"Without it, it can be done better: {best[0]} {_text(best[1], metric)}{unit}, the model "
-                f"{_text(value, metric)}{unit} ({metric.group}, {metric.name})."
+                f"It does not beat {best[0]} in {metric.group}, {metric.name}: {_text(value, metric)}{unit} "
+                f"against {_text(best[1], metric)}{unit}."
             )
     error = scores.get("reconstruction", {}).get("model", {}).get("mse")
     if isinstance(error, intervals.Mean) and len(error.values) > 1 and error > 0:
@@ -127,8 +127,8 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
     }
     if samples and samples[best_row := max(samples, key=lambda row: samples[row])] < 0.9:
         yield (
-            f"The best of its samples ({best_row}) are like {100 * samples[best_row]:.0f} % of the test "
-            "images: the others have no sample near them."
+            f"Its best samples ({best_row}) cover {100 * samples[best_row]:.0f} % of the test images; the "
+            "rest have no sample near them."
         )
     if left_out:
         yield f"{left_out[0].upper()}{left_out[1:]}."

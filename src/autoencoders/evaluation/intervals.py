@@ -17,8 +17,8 @@ RESAMPLES, LEVEL, SEED = 1000, 0.95, 0
 FEW = 200  # resamples of what is no mean, and so is computed anew of each
 BLOCK = 4_000_000  # numbers of the resamples that are held at once
 EXPLAINED = (
-    f"± is half of the {100 * LEVEL:g} % interval ({RESAMPLES:,} bootstrap resamples of the test images, "
-    f"{FEW} for what is no mean over them): how far a score may be off because these were the test images. "
+    f"± is half of a {100 * LEVEL:g} % confidence interval from {RESAMPLES:,} bootstrap resamples of the "
+    f"test images ({FEW} for scores that aren't means over images). It covers the choice of test images only. "
     "Scores of samples and properties of the code have none."
 )
 Interval = tuple[float, float]

@@ -124,24 +124,26 @@ def write(
 
 # ---- sections ----------------------------------------------------------------------------------------------
 
-_FIRST = "The first test images, and what the model makes of them."
+_FIRST = "The first test images and the model's output."
 
 
 def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> str:
     """What was trained, on what and for how long."""
     data, model = subject.data, subject.model
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    numbers = f"the {subject.inputs:,} numbers of an image"
-    does = f"turns {numbers} into a code of {model.code_dim:,}" if model.has_code else f"corrects {numbers}"
-    said = (
-        f"{_class(cfg.model)} ({parameters:,} parameters) {does}. It learnt from {len(data.train):,} images "
+    pixels = f"the {subject.inputs:,} values of an image"
+    does = f"turns {pixels} into a code of {model.code_dim:,}" if model.has_code else f"corrects {pixels}"
+    corruption, epochs = _described(cfg.get("corruption")), metrics.get("epochs")
+    noisy = f" with {corruption}" if corruption else ""
+    took = (
+        f", for {epochs:g} epoch{'s' * (epochs != 1)} ({duration(metrics.get('seconds', 0))})"
+        if epochs
+        else ""
     )
-    said += f"of {_class(cfg.data)}"
-    if corruption := _described(cfg.get("corruption")):
-        said += f" with {corruption}"
-    if epochs := metrics.get("epochs"):
-        said += f" in {epochs:g} epoch{'s' * (epochs != 1)}, {duration(metrics.get('seconds', 0))}"
-    return f"{said}. It is tested on {len(data.test):,} others."
+    return (
+        f"{_class(cfg.model)} ({parameters:,} parameters) {does}. It was trained on {len(data.train):,} "
+        f"images of {_class(cfg.data)}{noisy}{took}, and tested on {len(data.test):,} others."
+    )
 
 
 def duration(seconds: float) -> str:
@@ -178,16 +180,14 @@ _STAGES = {"train": "training", "val": "validation"}
 
 def _of_curve(name: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
     if name != "mse":
-        return f"{name}: a validation curve that turns away from the training curve tells of overfitting."
+        return f"{name}: a validation curve that leaves the training curve is a sign of overfitting."
     steps, errors = lines.get("validation", ([], []))
     if not errors:
         return "The error of training images."
     best = int(np.argmin(errors))
     if best == len(errors) - 1:
-        return "The error of validation images was still falling at the end: a longer training may gain more."
-    return (
-        f"The error of validation images was the lowest at step {steps[best]:,.0f}, whose weights were kept."
-    )
+        return "The validation error was still falling at the end: longer training may help."
+    return f"The validation error was lowest at step {steps[best]:,.0f}; those weights were kept."
 
 
 def reconstruction(
@@ -198,7 +198,7 @@ def reconstruction(
     rows = {row: value for row, value in rows.items() if isinstance(value, float)}
     if len(rows) > 1:
         both = {row: (float(value), getattr(value, "interval", None)) for row, value in rows.items()}
-        caption = "The mean squared error, and what one gets without the model; smaller is better."
+        caption = "The model's mean squared error beside simple references; smaller is better."
         yield "chart", charts.intervals(both, "mean squared error", caption, best="model")
     if isinstance(error := rows.get("model"), intervals.Mean) and len(error.values) > 1:
         yield "chart", histogram(error.values)
@@ -210,8 +210,8 @@ def reconstruction(
 
 _EXTREMES = {
     "best: ": "The test images with the smallest error.",
-    "median: ": "The test images in the middle: what one may expect.",
-    "worst: ": "The test images with the largest error: what it fails on.",
+    "median: ": "The test images with the median error: what to expect.",
+    "worst: ": "The test images with the largest error: where it fails.",
 }
 
 
@@ -221,9 +221,9 @@ def histogram(errors: NDArray[np.float32]) -> charts.Chart:
     bins = min(BINS, max(5, len(errors) // 5))
     counts, edges = np.histogram(errors, bins, (low, max(high, low + 1e-9)))
     beyond = int((errors > high).sum())
-    caption = "Test images by their error: the longer the tail, the more images the model fails on."
+    caption = "Test images by their error. A long tail means that the model fails on some."
     if beyond:
-        caption += f" Further out, up to {float(errors.max()):.3g}: {beyond:,} more."
+        caption += f" Not shown: {beyond:,} beyond, up to {float(errors.max()):.3g}."
     middles = (edges[1:] + edges[:-1]) / 2
     return charts.bars(
         middles.tolist(), counts.tolist(), "mse of an image", "images", caption, float(np.median(errors))
@@ -239,9 +239,9 @@ def code(
     variances = subject.test_directions.deviations**2
     share = (variances / max(variances.sum(), 1e-30))[:MOST_DIRECTIONS]
     places = [i + 1.0 for i in range(len(share))]
-    caption = "How much of the codes' variance each of their directions has: flat means that all are used."
+    caption = "Each principal direction's share of the codes' variance; if flat, all are used."
     if len(share) < len(variances):
-        caption += f" The first {len(share)} of {len(variances):,}, which have {100 * share.sum():.0f} %."
+        caption += f" The first {len(share)} of {len(variances):,}, with {100 * share.sum():.0f} % in all."
     yield "chart", charts.bars(places, share.tolist(), "direction", "share of the variance", caption)
     probes = dict[str, tuple[list[str], list[float]]]()
     for row, metrics in scores.get("features", {}).items():
@@ -252,8 +252,8 @@ def code(
             probes[row] = (list(known), [float(value) for value in known.values()])
     if probes:
         caption = (
-            "How many test images a linear probe names right, over the labels that it is shown: "
-            "the gap to pixels is what the code adds."
+            "Test accuracy of a linear probe against the number of labels that it is trained on; the gap "
+            "above pixels is what the code adds."
         )
         yield "chart", charts.lines(probes, "labels", "accuracy", caption, markers=True)
     for name, caption in _CAPTIONS.items():
@@ -266,11 +266,11 @@ def code(
 _CAPTIONS = {
     "traversals": (
         "The mean code, moved by up to 3 standard deviations along each of the directions in which the codes "
-        "vary most: what a row changes is what that direction stands for."
+        "vary most: each row shows what its direction controls."
     ),
     "interpolations": (
-        "Decoded on the way from one test image's code to another's, in a straight line and on an arc: "
-        "in a good code each step is an image as well."
+        "Decoded along the way from one test image's code to another's, on a straight line and on an arc: "
+        "in a good code every step is a plausible image."
     ),
 }
 
@@ -283,15 +283,15 @@ def cells(counts: Counts) -> Cells:
         for name, line, of_line in zip(counts.down, counts.counts, shares, strict=True)
     ]
     caption = (
-        "How many test images of each class (columns) are in each cluster (lines, by the class that it is "
-        "taken for): what is off the diagonal is what the code holds to be alike."
+        "Test images of each class (columns) in each cluster (rows, named after the class that each is "
+        "assigned to). What is off the diagonal looks alike to the code."
     )
     return Cells(caption, counts.title, counts.across, lines)
 
 
 def _samples(pictures: Mapping[str, Picture]) -> list[tuple[str, Images]]:
     sheets = [p for name, p in pictures.items() if name.startswith("samples") and isinstance(p, Sheet)]
-    said = "Decoded from codes that are drawn from: "
+    said = "Decoded from random codes: "
     return [("images", _sheet(sheet, f"{said}{sheet.title.removeprefix('samples: ')}.")) for sheet in sheets]
 
 
@@ -305,13 +305,11 @@ def robustness(run: Path) -> Section:
             places.append(str(len(places) + 1))
             values.append(value)
     if not curves:
-        said = (
-            "Not measured yet. This tests it on six kinds of corruption; the next evaluation shows them here:"
-        )
+        said = "Not measured yet. This tests it on six kinds of corruption and adds the result here:"
         return Section("Robustness", [("command", _command(run, "grid=true"))], said)
     caption = (
-        "The error under six kinds of corruption, from weak (1) to strong (5), whatever it was trained on: "
-        "steep lines are what it can't undo."
+        "The error under six kinds of corruption, from weak (1) to strong (5), whatever it was trained on. "
+        "A steep line is a corruption that it can't undo."
     )
     return Section("Robustness", [("chart", charts.lines(curves, "level", "mse", caption, markers=True))])
 

@@ -117,7 +117,7 @@ function drawSliders() {
 function drawImage() {
   const found = element("found"), i = place.image;
   found.replaceChildren();
-  if (i === null) { element("said").textContent = pinned ? "held; click the map to go on" : "a place without a test image"; return; }
+  if (i === null) { element("said").textContent = pinned ? "held; click the map to release" : "no test image here"; return; }
   element("said").textContent = `test image ${i}${named(i) && `, ${named(i)}`}${pinned ? " (held)" : ""}, and its neighbours in the code`;
   paintFrom(picture(found, "itself"), sheet, data.columns, i);
   if (decode) paintCode(picture(found, "decoded"), codeOf(i));
