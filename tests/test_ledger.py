@@ -20,7 +20,7 @@ def test_every_entry_can_be_run(name: str, composed: Compose) -> None:
         cfg = composed(*command.split())
         training.build_model(cfg, training.build_data(cfg))
         training.build_data(composed(*command.split(), *entry.get("evaluate", "").split()))
-    assert set(entry) - {"differs", "each", "evaluate", "missed", "readme", "seeds"} == {
+    assert set(entry) - {"differs", "each", "evaluate", "missed", "readme", "seeds", "start"} == {
         "title", "published", "source", "seen", "protocol", "better", "tolerance", "command", "value",
         "times", "quick",
     }  # fmt: skip
@@ -45,25 +45,41 @@ def test_values_are_found_and_judged() -> None:
     assert ledger.reached({**entry, "published": None}, 1.0) is None
 
 
-def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """... unless something else is asked for; and what fails does not stop the others."""
-    called: list[str] = []
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The arguments of the processes that were started, which do nothing."""
+    known: list[list[str]] = []
 
     def process(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
-        called.append(arguments[1])
+        known.append(arguments[1:])
         if arguments[1] == "evaluate.py":
-            folder = Path(arguments[2].removeprefix("run=")) / "evaluation"
+            folder = Path(arguments[2].removeprefix("run=").strip("'")) / "evaluation"
             folder.mkdir(parents=True)
             (folder / "groups.json").write_text('{"g": {"model": {"m": 2}}}')
             (folder / "groups_intervals.json").write_text('{"g": {"model": {"m": [1, 3]}}}')
         return subprocess.CompletedProcess(arguments, int("model=bad" in arguments))
 
     monkeypatch.setattr(subprocess, "run", process)
+    return known
+
+
+def test_an_entry_begins_with_the_run_of_another(tmp_path: Path, called: list[list[str]]) -> None:
+    first = {"command": "model=autoencoder", "value": "g/model/m"}
+    both = {"a": first, "b": {"command": "model=dec", "value": "g/model/m", "start": "a"}}
+    (alone,), (after,) = (ledger.measure_entry(both, name, 0, tmp_path / "my runs") for name in both)
+    trained = [words for words in called if words[0] == "train.py"]
+    assert [words[1] for words in trained] == ["model=autoencoder", "model=dec"]
+    assert f"init='{tmp_path}/my runs/a-0/0/run'" in trained[1]
+    assert after.seconds > alone.seconds
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path: Path, called: list[list[str]]) -> None:
+    """... unless something else is asked for; and what fails does not stop the others."""
     for _ in range(2):
         done = measured.measure("model=vae", "", ["g"], 0, tmp_path / "a")
         assert (done.value("g/model/m"), done.value("g/model/n")) == (2.0, None)
         assert (done.interval("g/model/m"), done.interval("g/PCA 2/m")) == ((1.0, 3.0), None)
-    assert called == ["train.py", "evaluate.py"]
+    assert [words[0] for words in called] == ["train.py", "evaluate.py"]
     measured.measure("model=vae", "x=1", ["g"], 0, tmp_path / "a")
     assert len(called) == 4
     todo = {

@@ -83,9 +83,11 @@ def table(measured: Measured) -> str:
             *([f"ours: {entry['differs']}"] if "differs" in entry else []),
             *([f"why missed: {entry['missed']}"] if "missed" in entry else []),
         ]
-        said = " ".join(entry["command"].split())
+        said = _said(entry)
         if "each" in entry:
             said += f" {entry['each'][0]}` … `{entry['each'][-1]}"
+        if "start" in entry:
+            said += f"`, which begins with the weights of `{_said(entries()[entry['start']])}"
         if "evaluate" in entry:
             said += f"`, scored with `{entry['evaluate']}"
         lines.append(
@@ -114,6 +116,10 @@ def short_table(measured: Measured) -> str:
     count = sum(bool(reached(entry, _ours(measured[name]))) for name, entry in shown.items())
     lines += ["", f"{count} of {len(shown)} results are reached: [all of them](docs/results.md)."]
     return "\n".join(lines)
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    return " ".join(entry["command"].split())
 
 
 def _shown(measured: Measured) -> dict[str, dict[str, Any]]:
@@ -154,16 +160,30 @@ def _seconds(results: Results) -> str:
 
 def answered(ledger: Mapping[str, Mapping[str, Any]], first: str) -> list[str]:
     """The entries that are answered by the same run as this one."""
-    return [name for name, entry in ledger.items() if runs_of(entry) == runs_of(ledger[first])]
+    return [name for name, entry in ledger.items() if _same_run(entry, ledger[first])]
+
+
+def _same_run(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return runs_of(entry) == runs_of(other) and entry.get("start") == other.get("start")
 
 
 def measure_entry(
-    ledger: Mapping[str, Mapping[str, Any]], first: str, seed: int, folder: Path
+    ledger: Mapping[str, Mapping[str, Any]], first: str, seed: int, out: Path
 ) -> list[Measurement]:
-    """Its runs, one after the other."""
+    """Its runs, one after the other, in folders of `out`."""
     metrics = [ledger[name]["value"] for name in answered(ledger, first)]
     commands, evaluate = runs_of(ledger[first])
-    return [measure(command, evaluate, metrics, seed, folder / str(i)) for i, command in enumerate(commands)]
+    start, before, init = ledger[first].get("start"), 0.0, None
+    if start:
+        before, init = (
+            measure_entry(ledger, start, seed, out)[0].seconds,
+            out / f"{start}-{seed}" / "0" / "run",
+        )
+    measurements = (
+        measure(command, evaluate, metrics, seed, out / f"{first}-{seed}" / str(i), init)
+        for i, command in enumerate(commands)
+    )
+    return [measured._replace(seconds=before + measured.seconds) for measured in measurements]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -182,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     firsts = [
         name
         for i, name in enumerate(names)
-        if not any(runs_of(ledger[name]) == runs_of(ledger[other]) for other in names[:i])
+        if not any(_same_run(ledger[name], ledger[other]) for other in names[:i])
     ]  # one run may answer several entries
     pairs = [
         (first, seed)
@@ -190,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in (range(ledger[first].get("seeds", SEEDS)) if chosen.seeds is None else chosen.seeds)
     ]
     todo = {
-        (first, seed): partial(measure_entry, ledger, first, seed, chosen.out / f"{first}-{seed}")
+        (first, seed): partial(measure_entry, ledger, first, seed, chosen.out)
         for first, seed in sorted(pairs, key=itemgetter(1))  # all entries' first seeds first
     }
     failed = False

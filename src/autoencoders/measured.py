@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +20,7 @@ from tqdm import tqdm
 from autoencoders.config import REPOSITORY
 from autoencoders.files import write_json
 
+_FOLDERS: dict[Path, Lock] = defaultdict(Lock)
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 
@@ -45,7 +48,9 @@ def _found(groups: Mapping[str, Any], metric: str) -> Any:
     return groups.get(group, {}).get(row, {}).get(name)
 
 
-def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, folder: Path) -> Measurement:
+def measure(
+    command: str, evaluate: str, metrics: Sequence[str], seed: int, folder: Path, init: Path | None = None
+) -> Measurement:
     """Trains and evaluates. The output goes to `log.txt` in the folder, and what came out to `measured.json`:
     if the same was measured there before, it is not done again.
 
@@ -53,11 +58,18 @@ def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, fold
         command: overrides of train.py.
         evaluate: overrides of evaluate.py.
         metrics: that are wanted, "<group>/<row>/<metric>"; their whole groups are measured.
+        init: the run whose weights it begins with, if any.
 
     Raises:
         RuntimeError: it failed.
     """
-    groups = sorted({metric.split("/")[0] for metric in metrics})
+    with _FOLDERS[folder]:  # another thread may need the same
+        return _measure(command, evaluate, sorted({m.split("/")[0] for m in metrics}), seed, folder, init)
+
+
+def _measure(
+    command: str, evaluate: str, groups: Sequence[str], seed: int, folder: Path, init: Path | None
+) -> Measurement:
     asked, kept = {"command": command, "evaluate": evaluate, "groups": groups}, folder / "measured.json"
     if kept.is_file():
         known = json.loads(kept.read_text())
@@ -76,9 +88,11 @@ def measure(command: str, evaluate: str, metrics: Sequence[str], seed: int, fold
                 raise RuntimeError(f"{folder / 'log.txt'}: python {' '.join(arguments)} failed")
             return time.perf_counter() - start
 
-        trained = ("train.py", *command.split(), f"seed={seed}", f"hydra.run.dir={run}", "logger=csv")
-        seconds = process(*trained)
-        process("evaluate.py", f"run={run}", *evaluate.split(), f"groups={','.join(groups)}")
+        begun = [f"init='{init}'"] if init else []
+        seconds = process(
+            "train.py", *command.split(), *begun, f"seed={seed}", f"hydra.run.dir='{run}'", "logger=csv"
+        )
+        process("evaluate.py", f"run='{run}'", *evaluate.split(), f"groups={','.join(groups)}")
     files = (run / "evaluation" / name for name in ("groups.json", "groups_intervals.json"))
     scores, intervals = (json.loads(file.read_text()) for file in files)
     write_json(kept, {**asked, "seconds": seconds, "scores": scores, "intervals": intervals})
