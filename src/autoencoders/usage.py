@@ -1,6 +1,8 @@
 """`train.py --help`: the groups with their choices, and the keys that are changed most."""
 
 import re
+import shutil
+import textwrap
 from pathlib import Path
 
 from autoencoders.config import CONF, REPOSITORY
@@ -23,14 +25,20 @@ KEYS = {
 }
 
 
-def text() -> str:
+def text(width: int | None = None) -> str:
+    """The whole help, in lines of at most so many columns; None: the terminal's, up to 100."""
+    width = min(100, shutil.get_terminal_size((100, 24)).columns) if width is None else width
     lines = ["Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2", ""]
     lines.append("Choose a file of each group by its name; several callbacks or loggers as [a,b]:")
     for group in GROUPS:
         folder = REPOSITORY / group if group == "sweeps" else CONF / group
         names = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
         lines += ["", f"{group}="]
-        lines += [f"  {name:20} {_about(folder / f'{name}.yaml')}".rstrip() for name in names]
+        for name in names:
+            about = _about(folder / f"{name}.yaml")
+            lines += textwrap.wrap(
+                f"  {name:20} {about}", width, subsequent_indent=" " * 23, break_on_hyphens=False
+            )
     lines += ["", "Change any key by its path (--cfg job shows them all):", ""]
     lines += [f"  {key:26} {about}" for key, about in KEYS.items()]
     lines += ["", "Start from a run:", ""]
@@ -49,7 +57,7 @@ def text() -> str:
 def _about(path: Path) -> str:
     """The first sentence of a file's first comment."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):
