@@ -98,7 +98,9 @@ def test_the_bar_is_one_for_the_whole_training_with_the_time_left_and_what_is_lo
     drawn = [[text.rstrip() for text in line.split("\r") if text.strip()] for line in said.err.split("\n")]
     states, *passing = [line for line in drawn if line]
     assert {state.split()[1] for state in states} == {"1/2", "2/2"}
-    assert re.fullmatch(r"epoch 2/2  100% █{16} \d\d:\d\d, 00:00 left, val/mse [\d.]+", states[-1])
+    assert re.fullmatch(
+        r"epoch 2/2  100% █{10} \d\d:\d\d, 00:00 left, val/mse [\d.]+, train/loss [\d.]+", states[-1]
+    )
     assert any(state.endswith("validating") for state in states)
     assert {text.split()[0] for line in passing for text in line} == {"validating", "testing"}
     assert "epoch" not in said.out.replace("epochs", "")  # not by lines, too

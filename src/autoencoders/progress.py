@@ -27,7 +27,7 @@ def progress(callbacks: Sequence[Callback], bar: bool | None = None) -> list[Cal
 
 
 class Bar(ProgressBar):
-    """One bar for the whole training, "epoch 3/10  25% █████      00:12, 00:36 left, val/mse 0.01642", with
+    """One bar for the whole training, "epoch 3/10  25% ██▌        00:12, 00:36 left, val/mse 0.01642", with
     all that is logged with `prog_bar`; and a passing one for each validation or test after it.
 
     Where epochs are not what the run is measured by, it begins with "step 300/1200".
@@ -54,7 +54,7 @@ class Bar(ProgressBar):
         steps = trainer.estimated_stepping_batches
         if math.isfinite(steps):
             done = "{desc}" if in_epochs(trainer) else "step {n_fmt}/{total_fmt}"
-            text, total = done + "  {percentage:3.0f}% {bar:16} {elapsed}, {remaining} left{postfix}", steps
+            text, total = done + "  {percentage:3.0f}% {bar:10} {elapsed}, {remaining} left{postfix}", steps
         else:
             text, total = "{desc}, step {n_fmt}, {elapsed}{postfix}", None
         self.start(text, total, desc=epoch(trainer), initial=trainer.global_step)
@@ -98,7 +98,7 @@ class Bar(ProgressBar):
         self.bar.close()
 
     def start_passing(self, what: str, batches: float) -> None:
-        self.start("{desc}  {percentage:3.0f}% {bar:16} {remaining} left", batches, desc=what, leave=False)
+        self.start("{desc}  {percentage:3.0f}% {bar:10} {remaining} left", batches, desc=what, leave=False)
 
     def start(self, text: str, total: float | None, **options: Any) -> None:
         off = not self.shown

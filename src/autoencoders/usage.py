@@ -23,6 +23,11 @@ KEYS = {
     "evaluate=true": "end with an evaluation and its report",
     "hydra.run.dir=runs/mine": "the run's folder",
 }
+OF_A_RUN = {
+    "resume=<run or sweep>": "continue it where it stopped, to the same bits",
+    "rerun=<run>": "train it again, in a new folder",
+    "init=<run or checkpoint>": "start a new run from its weights",
+}
 
 
 def text(width: int | None = None) -> str:
@@ -35,23 +40,28 @@ def text(width: int | None = None) -> str:
         names = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
         lines += ["", f"{group}="]
         for name in names:
-            about = _about(folder / f"{name}.yaml")
-            lines += textwrap.wrap(
-                f"  {name:20} {about}", width, subsequent_indent=" " * 23, break_on_hyphens=False
-            )
+            lines += _entry(name, _about(folder / f"{name}.yaml"), 20, width)
     lines += ["", "Change any key by its path (--cfg job shows them all):", ""]
-    lines += [f"  {key:26} {about}" for key, about in KEYS.items()]
+    for key, about in KEYS.items():
+        lines += _entry(key, about, 26, width)
     lines += ["", "Start from a run:", ""]
+    for key, about in OF_A_RUN.items():
+        lines += _entry(key, about, 26, width)
     lines += [
-        "  resume=<run or sweep>      continue it where it stopped, to the same bits",
-        "  rerun=<run>                train it again, in a new folder",
-        "  init=<run or checkpoint>   start a new run from its weights",
         "",
         "Run a job for each combination of values: -m model=vae,linear seed=0,1",
         "",
         "Your own modules, callbacks and config folders: docs/own_code.md",
     ]
     return "\n".join(lines)
+
+
+def _entry(name: str, about: str, column: int, width: int) -> list[str]:
+    """A name and what it is, below which further lines go on."""
+    indent = " " * (column + 3)
+    return textwrap.wrap(
+        f"  {name:{column}} {about}", width, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def _about(path: Path) -> str:
