@@ -48,10 +48,11 @@ def test_early_stopping_follows_the_objective(composed: Compose) -> None:
     assert cfg.callbacks.early_stopping.monitor == "val/loss"
 
 
-def test_a_timer_stops(composed: Compose, tmp_path: Path) -> None:
+def test_a_timer_stops(composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["callbacks=timer", "callbacks.timer.duration='00:00:00:01'", "trainer.max_epochs=100000"]
     training.train(composed(*SMALL, *options), tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] < 1000
+    assert "stopped: its time is over\n" in capsys.readouterr().out
 
 
 def test_fewer_steps_than_asked_for_are_explained(
