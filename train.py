@@ -32,7 +32,7 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     if cfg.evaluate and errors.is_main_process():
         with importing():
             from autoencoders.evaluation import evaluate_run
-        evaluate_run(folder, cfg)
+        evaluate_run(folder, cfg, trained_before=True)
     return objective
 
 

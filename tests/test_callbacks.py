@@ -10,15 +10,18 @@ import torch
 from command import NO_WANDB, OFTEN, column, run, small, train
 from conftest import Compose
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from autoencoders import callbacks, training
-from autoencoders.callbacks import EpochLines, Pictures, progress
+from autoencoders import jobs, training
+from autoencoders import progress as progress_module
+from autoencoders.callbacks import Pictures
 from autoencoders.film import Film
 from autoencoders.models import Autoencoder
+from autoencoders.progress import Bar, EpochLines, duration, progress
+from autoencoders.terminal import report
 
 pytestmark = [  # of a plain Trainer, which training.py keeps quiet
     pytest.mark.filterwarnings(f"ignore:.*{message}")
@@ -45,10 +48,11 @@ def test_early_stopping_follows_the_objective(composed: Compose) -> None:
     assert cfg.callbacks.early_stopping.monitor == "val/loss"
 
 
-def test_a_timer_stops(composed: Compose, tmp_path: Path) -> None:
+def test_a_timer_stops(composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["callbacks=timer", "callbacks.timer.duration='00:00:00:01'", "trainer.max_epochs=100000"]
     training.train(composed(*SMALL, *options), tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] < 1000
+    assert "stopped: its time is over\n" in capsys.readouterr().out
 
 
 def test_fewer_steps_than_asked_for_are_explained(
@@ -83,36 +87,95 @@ def test_a_progress_bar_of_the_users_is_the_only_one(
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert [type(callback) for callback in progress([])] == [TQDMProgressBar]
+    assert [type(callback) for callback in progress([])] == [Bar]
+
+
+def test_the_bar_is_one_for_the_whole_training_with_the_time_left_and_what_is_logged(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ("trainer.max_epochs=2", "trainer.enable_progress_bar=true", "logger=csv")
+    training.train(composed(*SMALL, *chosen), tmp_path)
+    said = capsys.readouterr()
+    drawn = [[text.rstrip() for text in line.split("\r") if text.strip()] for line in said.err.split("\n")]
+    states, *passing = [line for line in drawn if line]
+    assert {state.split()[1] for state in states} == {"1/2", "2/2"}
+    assert re.fullmatch(
+        r"epoch 2/2  100% █{10} \d\d:\d\d, 00:00 left, val/mse [\d.]+, train/loss [\d.]+", states[-1]
+    )
+    assert any(state.endswith("validating") for state in states)
+    assert {text.split()[0] for line in passing for text in line} == {"validating", "testing"}
+    assert "epoch" not in said.out.replace("epochs", "")  # not by lines, too
+
+
+def test_the_bar_counts_steps_where_these_are_the_measure(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = composed(*SMALL, "trainer.max_steps=6", "trainer.max_epochs=9", "trainer.enable_progress_bar=true")
+    data, trainer = training.build_data(cfg), training.build_trainer(cfg, tmp_path, [])
+    trainer.fit(training.build_model(cfg, data), data)
+    last = capsys.readouterr().err.rstrip().rpartition("\r")[2]
+    assert last.startswith("step 6/6  100% ")
+
+
+def test_of_many_validations_a_log_file_has_some(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first twenty, then fewer, and the last."""
+    cfg = composed(*SMALL, "trainer.max_steps=60", "trainer.max_epochs=-1", "trainer.limit_train_batches=1")
+    data, trainer = training.build_data(cfg), training.build_trainer(cfg, tmp_path, [])
+    trainer.fit(training.build_model(cfg, data), data)
+    steps = [int(step) for step in re.findall(r"^step (\d+)/60 .* s$", capsys.readouterr().out, re.MULTILINE)]
+    assert steps[:21] == list(range(1, 22))
+    assert steps[-1] == 60
+    assert len(steps) < 45
 
 
 def test_a_training_says_what_it_is_about_to_do_and_what_comes_next(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callbacks, "WARMING_UP", 2)
-    monkeypatch.setattr(callbacks, "MEASURED_S", 0.0)
+    monkeypatch.setattr(progress_module, "WARMING_UP", 2)
+    monkeypatch.setattr(progress_module, "MEASURED_S", 0.0)
+    monkeypatch.setattr("autoencoders.runs.STARTED_IN", tmp_path)
     folder = tmp_path / "a run"
     chosen = ("model=denoising", "corruption=masking", "model.code_dim=2", "trainer.max_epochs=1")
     training.train(composed(*SMALL, *chosen), folder)
     out = capsys.readouterr().out
-    data, model, steps, where, _, left, epoch, *_ = out.splitlines()
-    size = "1 x 28 x 28, corrupted by Masking(fraction=0.5, fill=0.0)"
+    data, corruption, model, steps, where, _, left, epoch, *_ = out.splitlines()
+    assert re.fullmatch(r"  data       \w+: \d+ images to train on and \d+ to validate, 1 x 28 x 28", data)
+    assert corruption == "  corruption Masking(fraction=0.5, fill=0.0)"
     assert re.fullmatch(
-        rf"  data     \w+, \d+ images to train on and \d+ to validate, {re.escape(size)}", data
+        r"  model      DenoisingAutoencoder: [\d,]+ parameters, a code of 2 numbers for 784", model
     )
-    assert re.fullmatch(
-        r"  model    DenoisingAutoencoder: [\d,]+ parameters, a code of 2 numbers for 784", model
-    )
-    assert steps.startswith("  training 5 steps, on cpu, ")
-    assert where == f"  folder   {folder}"
+    assert steps.startswith("  training   1 epoch, 5 steps, on cpu, ")
+    assert where == "  folder     a run"
     assert left == "about 0 s left"  # is said once
     assert epoch.startswith("epoch 1/1")
-    assert re.search(rf"next     python \S*evaluate.py 'run={folder}'", out)
+    mse, gain = (json.loads((folder / "metrics.json").read_text())[f"test/{m}"] for m in ("mse", "gain_db"))
+    assert f"  test       mse {mse:.5g}   mae " in out
+    assert f" {abs(gain):.3g} dB {'better' if gain > 0 else 'worse'} than its input\n" in out
+    assert re.search(r"  next       python \S*evaluate.py 'run=a run'\n", out)
+    assert out.count("a run") == 3  # where it goes, the figures, what is next
+
+
+def test_a_job_of_a_sweep_says_what_came_out_and_not_what_is_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = {"test/mse": 0.25, "test/gain_db": -1.5, "epochs": 1, "steps": 5, "seconds": 1.25}
+    report(tmp_path, metrics, evaluated=False, can_be_evaluated=True)
+    assert f"next       python evaluate.py run={tmp_path}" in capsys.readouterr().out
+    monkeypatch.setenv(jobs.COMMAND, '["train.py"]')
+    report(tmp_path, metrics, evaluated=False, can_be_evaluated=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "  test       mse 0.25",
+        "             1.5 dB worse than its input",
+        "  run        epochs 1   steps 5   seconds 1.25",
+    ]
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(40, "40 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_durations_are_said_in_words(seconds: float, said: str) -> None:
-    assert callbacks.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 @pytest.mark.parametrize(

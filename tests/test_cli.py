@@ -24,9 +24,23 @@ def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["model=denoising", "corruption.std=0.4", "model.code_dim=2"]
     options += ["trainer.max_epochs=2", "figures.every_n_epochs=1", "evaluate=true"]
     done = train(data_root, folder, *options)
-    assert "wandb leet" in done.stdout
-    assert "wandb sync" in done.stdout
+    (folder.parent / "printed.txt").write_text(done.stdout)
     return folder
+
+
+def test_a_training_with_an_evaluation_ends_with_the_headline_and_says_nothing_twice(trained: Path) -> None:
+    printed = (trained.parent / "printed.txt").read_text()
+    for once in ("wandb leet", "wandb sync", "val/mse 0", "  report ", "  next ", "corruption "):
+        assert printed.count(once) == (2 if once == "val/mse 0" else 1), once  # a line an epoch
+    lines = [line for line in printed.splitlines() if line.startswith("  ")]
+    assert len(lines) == len(set(lines))
+    scores = json.loads((trained / "evaluation" / "metrics.json").read_text())["reconstruction"]
+    (headline,) = re.findall(
+        r"^  test       ([\d.]+) ± [\d.]+ mean squared error of a pixel, (.*)$", printed, re.M
+    )
+    assert float(headline[0]) == pytest.approx(scores["model"]["mse"], rel=0.05)
+    assert re.search(r"(times|%) (less|more) than |no different from ", headline[1])
+    assert re.search(r"^  next       python \S*evaluate.py run=\S+ grid=true$", printed, re.M)
 
 
 def test_a_run_folder_holds_everything(trained: Path) -> None:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from autoencoders import figures, training
+from autoencoders import evaluation, figures, training
 from autoencoders.corruption import Gaussian
 from autoencoders.data import ImageDataModule, SamplePhotos
 from autoencoders.data.pairs import Batch, to_float
@@ -66,6 +66,25 @@ def subject(composed: Compose, *overrides: str) -> Subject:
     cfg = composed("network=mlp", *overrides)
     data = training.build_data(cfg)
     return Subject(training.build_model(cfg, data), data)
+
+
+def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """... and what does not is below, without rows that have none of it."""
+    scores = {"model": {"mse": 0.25, "ssim": 0.5, "parameters": 12}, "PCA 2": {"mse": 0.5, "ssim": 0.25}}
+    monkeypatch.setenv("COLUMNS", "80")
+    assert evaluation.table(scores).splitlines() == [
+        "          mse  ssim  parameters",
+        "model    0.25   0.5          12",
+        "PCA 2     0.5  0.25",
+    ]
+    monkeypatch.setenv("COLUMNS", "20")
+    assert evaluation.table(scores).splitlines() == [
+        "          mse  ssim",
+        "model    0.25   0.5",
+        "PCA 2     0.5  0.25",
+        "         parameters",
+        "model            12",
+    ]
 
 
 def test_hungarian_accuracy_forgives_names_only() -> None:

@@ -337,8 +337,8 @@ OF_THE_TRAINER: dict[str, Changes] = {
     "trainer.val_check_interval=3 trainer.check_val_every_n_epoch=null trainer.max_steps=9 "
     "trainer.max_epochs=-1": lambda r, p: r.seen.validated_at == [3, 6, 9],
     "trainer.log_every_n_steps=2": lambda r, p: r.curve("train/loss") == p.curve("train/loss")[1::2],
-    "trainer.enable_progress_bar=true": lambda r, p: "Epoch 0" in r.out and "epoch 1/1" not in r.out,
-    "trainer.enable_progress_bar=false": lambda r, p: "epoch 1/1" in r.out and "Epoch 0" not in r.out,
+    "trainer.enable_progress_bar=true": lambda r, p: "1/1  100%" in r.out and "\nepoch" not in r.out,
+    "trainer.enable_progress_bar=false": lambda r, p: "\nepoch 1/1 " in r.out and "100%" not in r.out,
     "trainer.enable_model_summary=true": lambda r, p: "Trainable" in r.out and "Trainable" not in p.out,
     "trainer.enable_checkpointing=true": lambda r, p: (
         files(r.folder, "*.ckpt") > files(p.folder, "*.ckpt") and len(files(p.folder, "*.ckpt")) == 2

@@ -220,10 +220,11 @@ def test_nothing_secret_reaches_a_logger(trained: tuple[Path, str]) -> None:
     assert "hidden123" not in printed
 
 
-def test_the_end_of_a_run_says_where_to_look(trained: tuple[Path, str]) -> None:
+def test_the_start_of_a_run_says_where_to_look(trained: tuple[Path, str]) -> None:
     folder, printed = trained
     (run,) = (folder / "wandb").glob("offline-run-*")
-    assert f"wandb leet '{run}'" in printed
+    assert f"wandb leet '{run.parent}'" in printed
+    assert f"wandb sync '{run.parent}'/offline-run-*" in printed
     assert f"tensorboard --logdir '{folder / 'tensorboard'}' --samples_per_plugin images=100" in printed
     assert f"mlflow ui --backend-store-uri 'sqlite:///{folder / 'mlflow' / 'mlflow.db'}'" in printed
 

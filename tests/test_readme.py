@@ -1,8 +1,11 @@
 """What the README and the pages of docs/ say is so."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import command
@@ -84,11 +87,31 @@ def test_every_choice_that_a_page_makes_is_there(page: Path) -> None:
 
 @pytest.mark.parametrize("group", usage.GROUPS)
 def test_every_choice_says_what_it_is(group: str) -> None:
-    lines = usage.text().splitlines()
+    lines = usage.text(width=120).splitlines()
     for name in choices(group):
         (line,) = [line for line in lines[lines.index(f"{group}=") :] if re.match(rf"  {name}\s", line)][:1]
         about = line[3 + len(name) :].strip()
         assert 5 < len(about) <= 90, line
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_help_fits_the_terminal(width: int) -> None:
+    """... below its first line, which is a command to be pasted."""
+    lines = usage.text(width).splitlines()
+    assert max(map(len, lines[1:])) <= width
+    assert usage.text(width).split() == usage.text(200).split()
+    assert len(usage.KEYS) == 10
+
+
+def test_a_terminal_that_is_not_utf_8_shows_what_it_can() -> None:
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "train.py"), "--help"],
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.isascii()
+    assert b"N(0.5, 0.5?)" in done.stdout
 
 
 @pytest.fixture(scope="module")

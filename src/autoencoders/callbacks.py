@@ -1,14 +1,10 @@
-"""What happens beside training: the lecture's pictures of fixed validation images, and the progress."""
+"""What happens beside training: the lecture's pictures of fixed validation images."""
 
-import math
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
 from autoencoders import figures
@@ -19,7 +15,6 @@ from autoencoders.models import BaseModel
 
 # Percent by which the steps have grown from one drawing to the next: of the rows, and of all pictures.
 ROWS_GROWTH, GROWTH = 10, 50
-WARMING_UP, MEASURED_S = 10, 5.0  # steps, and then seconds, after which the length of a training is told
 
 
 class Pictures(Callback):
@@ -101,72 +96,3 @@ def draw_thumbnail(trainer: Trainer, model: LightningModule, path: Path) -> None
     if isinstance(model, BaseModel) and isinstance(data, ImageDataModule) and hasattr(data, "test"):
         model.eval()
         figures.save_picture(figures.thumbnail(model, data, data.test), path)
-
-
-def progress(callbacks: Sequence[Callback], bar: bool | None = None) -> list[Callback]:
-    """A progress bar, or a line an epoch; nothing where `callbacks` hold a progress bar already.
-
-    Args:
-        bar: which of them; None: a bar on a terminal, lines elsewhere, such as in a log file.
-    """
-    if any(isinstance(callback, ProgressBar) for callback in callbacks):
-        return []
-    return [
-        TQDMProgressBar(refresh_rate=20) if bar or (bar is None and sys.stderr.isatty()) else EpochLines()
-    ]
-
-
-class EpochLines(Callback):
-    """Prints "epoch 3/9   val/mse 0.01642   14.2 s" at every validation: the seconds since the one before;
-    and once, from the first steps, how long the training will take.
-
-    Where epochs are not what the run is measured by, in validations within or across them or by a limit of
-    steps, it prints "step 300/1200" instead.
-    """
-
-    start: float
-    warm: float | None = None  # when its first steps, which are slower, were done; None before and after
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start, self.first_step = time.perf_counter(), trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        steps, now = trainer.global_step - self.first_step - WARMING_UP, time.perf_counter()
-        if not steps:
-            self.warm = now
-        elif self.warm is not None and now - self.warm >= MEASURED_S:
-            left = (trainer.estimated_stepping_batches - trainer.global_step) * (now - self.warm) / steps
-            self.warm = None
-            if math.isfinite(left) and trainer.is_global_zero:
-                print(f"about {duration(left)} left", flush=True)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        mse, now = trainer.callback_metrics.get("val/mse"), time.perf_counter()
-        score = "" if mse is None else f"val/mse {mse:.5f} "
-        print(f"{place(trainer):14} {score}{now - self.start:8.1f} s", flush=True)
-        self.start = now
-
-
-def duration(seconds: float) -> str:
-    """In words: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def place(trainer: Trainer) -> str:
-    """How far a training is when it validates: "epoch 3/9", "step 300/1200", or "epoch 3" without an end."""
-    every_epoch = trainer.check_val_every_n_epoch is not None
-    once = every_epoch and trainer.val_check_batch == trainer.num_training_batches
-    if once and trainer.max_steps == -1:
-        last = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
-        unit, now = "epoch", trainer.current_epoch + 1
-    else:
-        steps = trainer.estimated_stepping_batches
-        last = int(steps) if steps != float("inf") else None
-        unit, now = "step", trainer.global_step
-    return f"{unit} {now}" if last is None else f"{unit} {now}/{last}"

@@ -31,7 +31,7 @@ Measured = dict[str, dict[str, dict[str, float]]]  # run: seed: metric ("<group>
 
 def content() -> dict[str, Any]:
     """`runs` and `claims`, by name."""
-    loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+    loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
     return loaded
 
 

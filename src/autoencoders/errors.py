@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import logging
 import os
 import re
@@ -40,7 +41,7 @@ def suggest(name: str, options: Iterable[object]) -> str:
     options = sorted(str(option) for option in options if not str(option).startswith("_"))
     by_lower = {option.lower(): option for option in options}
     matches = [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)]
-    if matches and len(options) > 20:
+    if matches and len(options) > 25:
         return f"did you mean '{matches[0]}'?"
     there_are = f"here are: {', '.join(options)}"
     return f"did you mean '{matches[0]}'? T{there_are}" if matches else f"t{there_are}"
@@ -54,6 +55,8 @@ def one_line_errors() -> Iterator[None]:
     a run only the first speaks.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that can't show a letter, as with LC_ALL=C
     logging.raiseExceptions = FULL_ERRORS  # else it reports a reader that has gone, line by line
     try:
         yield
@@ -66,7 +69,7 @@ def one_line_errors() -> Iterator[None]:
         if is_main_process() and ERROR_FILE in os.environ:
             path = Path(os.environ[ERROR_FILE])
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text((line or one_line(f"{type(error).__name__}: {error}")) + "\n")
+            path.write_text((line or one_line(f"{type(error).__name__}: {error}")) + "\n", "utf-8")
         if line is None or FULL_ERRORS:
             raise
         sys.stdout.flush()

@@ -37,11 +37,11 @@ def clear_unfinished(folder: Path) -> None:
 
 def replace_between(path: Path, start: str, end: str, text: str) -> None:
     """Puts `text` between two marks in a file; a file without both stays as it is."""
-    before, found, rest = path.read_text().partition(start)
+    before, found, rest = path.read_text("utf-8").partition(start)
     _, closed, after = rest.partition(end)
     if found and closed:
         with atomic_write(path) as temporary:
-            temporary.write_text(f"{before}{start}\n{text}\n{end}{after}")
+            temporary.write_text(f"{before}{start}\n{text}\n{end}{after}", "utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

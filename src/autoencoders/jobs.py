@@ -133,12 +133,12 @@ class Job:
     @property
     def error(self) -> str | None:
         path = self.folder / "error.txt"
-        return path.read_text().strip() if path.is_file() else None
+        return path.read_text("utf-8").strip() if path.is_file() else None
 
     def fail(self, message: str) -> None:
         """Leaves the reason in the folder."""
         with atomic_write(self.folder / "error.txt") as temporary:
-            temporary.write_text(message + "\n")
+            temporary.write_text(message + "\n", "utf-8")
 
     def command(self) -> list[str]:
         """What starts the job, or resumes it."""
@@ -221,7 +221,8 @@ def run(
                 job = waiting.popleft()
                 devices = [free.popleft() for _ in range(job.on_gpus)]
                 threads = None if limit == 1 else max(1, cores // (limit * job.processes))
-                _say(job, "starts" + (f" ({job.folder / 'log.txt'})" if limit > 1 else ""))
+                log = f" ({runs.near(job.folder / 'log.txt')})" if limit > 1 else ""
+                _say(job, f"[{' '.join(job.overrides)}] starts{log}")
                 job.start(devices, threads, log=limit > 1)
                 running.append(job)
             for job in list(running):
@@ -299,7 +300,7 @@ def _stop(running: Sequence[Job], interruption: Interruption) -> None:
 
 
 def _say(job: Job, what: str) -> None:
-    print(one_line(f"job {job.name} [{' '.join(job.overrides)}] {what}"), flush=True)
+    print(one_line(f"job {job.name} {what}"), flush=True)
 
 
 def _config_flags() -> list[str]:

@@ -33,7 +33,9 @@ Measured = dict[str, dict[str, dict[str, Any]]]  # entry: results
 
 def entries() -> dict[str, dict[str, Any]]:
     """The ledger, by name."""
-    content: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+    content: dict[str, dict[str, Any]] = yaml.safe_load(
+        Path(__file__).with_suffix(".yaml").read_text("utf-8")
+    )
     return content
 
 

@@ -35,6 +35,7 @@ from autoencoders.errors import (
 from autoencoders.files import atomic_write
 from autoencoders.overrides import INSTEAD, parse_override, parse_stored_override, translate, translate_all
 
+STARTED_IN = Path.cwd()  # Hydra may leave it
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 # What may be other than it was when a run is resumed.
@@ -192,6 +193,11 @@ def script_path(name: str) -> str:
     return name
 
 
+def near(path: Path) -> Path:
+    """A path as one who has called this program would type it: from there, if it lies below."""
+    return path.relative_to(STARTED_IN) if path.is_relative_to(STARTED_IN) else path
+
+
 def to_paste(*words: object) -> str:
     """A command as it can be pasted into a shell."""
     return shlex.join(map(str, words))
@@ -202,12 +208,12 @@ def resume_command(folder: Path) -> str:
     return command_for(folder, "train.py", "resume")
 
 
-def command_for(folder: Path, script: str, key: str) -> str:
-    """`python <script> <key>=<folder>` for a run or a sweep of the user's own, with trust=true where it uses
-    other classes than the project's."""
+def command_for(folder: Path, script: str, key: str, *more: str) -> str:
+    """`python <script> <key>=<folder> <more>` for a run or a sweep of the user's own, with trust=true where
+    it uses other classes than the project's."""
     configs = [folder / CONFIG, *folder.glob(f"*/{CONFIG}")]
     trust = any(untrusted.needs_trust(path) for path in configs if path.is_file())
-    words = ["python", script_path(script), f"{key}={folder}"]
+    words = ["python", script_path(script), f"{key}={folder}", *more]
     return to_paste(*words, *(["trust=true"] if trust else []))
 
 

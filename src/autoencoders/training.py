@@ -34,13 +34,15 @@ from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from autoencoders import checkpoints, checks, devices, hardware, jobs, runs, untrusted
-from autoencoders.callbacks import Pictures, draw_thumbnail, progress
+from autoencoders.callbacks import Pictures, draw_thumbnail
 from autoencoders.config import REPOSITORY, parameters_of, shareable
+from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, habit, is_main_process, one_line, suggest
 from autoencoders.files import atomic_write, clear_unfinished, write_json
 from autoencoders.loggers import CheckpointLogger, RunLogger, build_loggers
 from autoencoders.models import BaseModel
 from autoencoders.processes import Interrupted, Interruption, Ranks
+from autoencoders.progress import progress
 from autoencoders.terminal import Introduction, report
 
 PROFILERS = {
@@ -163,7 +165,13 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
                     config = shareable(cfg)
                     about = {"best": (best.path, metrics), "last": (last.path, at_the_end)}
                     logger.log_checkpoints({n: (p, {**m, "config": config}) for n, (p, m) in about.items()})
-            report(folder, metrics, loggers, evaluated=cfg.evaluate)
+            known = isinstance(model, BaseModel) and isinstance(data, ImageDataModule)
+            report(
+                folder,
+                metrics,
+                evaluated=cfg.evaluate,
+                can_be_evaluated=known and best.path.is_file(),
+            )
         failed = False
     except Exception as error:
         if resumed and last.saved_at is None and not isinstance(error, UserError):
@@ -272,7 +280,7 @@ def why_it_ended(trainer: Trainer, callbacks: Sequence[Callback], begun: int) ->
     for callback in callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
             return f"stopped early: {callback.monitor} has not improved in {callback.patience} validations"
-        if isinstance(callback, Timer) and callback.time_remaining() == 0:
+        if isinstance(callback, Timer) and (callback.time_remaining() or 1) < 0:
             return "stopped: its time is over"
     if trainer.global_step < trainer.max_steps and trainer.current_epoch == trainer.max_epochs:
         return (

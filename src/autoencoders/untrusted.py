@@ -174,7 +174,7 @@ def classes() -> Mapping[str, frozenset[str]]:
         group.name: frozenset(
             name
             for path in group.glob("*.yaml")
-            for name in re.findall(r"^\s*_target_: (\S+)$", path.read_text(), re.MULTILINE)
+            for name in re.findall(r"^\s*_target_: (\S+)$", path.read_text("utf-8"), re.MULTILINE)
         )
         for group in CONF.iterdir()
         if group.is_dir()
@@ -185,7 +185,7 @@ def classes() -> Mapping[str, frozenset[str]]:
 def top_level_keys() -> frozenset[str]:
     """What an override in a file may begin with: the groups and the keys of conf/."""
     groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    keys = yaml.safe_load((CONF / "train.yaml").read_text())
+    keys = yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
     return frozenset(groups | set(keys) | {"sweeps"}) - {"defaults", "hydra", "trust"}
 
 

@@ -1,6 +1,8 @@
 """`train.py --help`: the groups with their choices, and the keys that are changed most."""
 
 import re
+import shutil
+import textwrap
 from pathlib import Path
 
 from autoencoders.config import CONF, REPOSITORY
@@ -21,23 +23,31 @@ KEYS = {
     "evaluate=true": "end with an evaluation and its report",
     "hydra.run.dir=runs/mine": "the run's folder",
 }
+OF_A_RUN = {
+    "resume=<run or sweep>": "continue it where it stopped, to the same bits",
+    "rerun=<run>": "train it again, in a new folder",
+    "init=<run or checkpoint>": "start a new run from its weights",
+}
 
 
-def text() -> str:
+def text(width: int | None = None) -> str:
+    """The whole help, in lines of at most so many columns; None: the terminal's, up to 100."""
+    width = min(100, shutil.get_terminal_size((100, 24)).columns) if width is None else width
     lines = ["Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2", ""]
     lines.append("Choose a file of each group by its name; several callbacks or loggers as [a,b]:")
     for group in GROUPS:
         folder = REPOSITORY / group if group == "sweeps" else CONF / group
         names = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
         lines += ["", f"{group}="]
-        lines += [f"  {name:20} {_about(folder / f'{name}.yaml')}".rstrip() for name in names]
+        for name in names:
+            lines += _entry(name, _about(folder / f"{name}.yaml"), 20, width)
     lines += ["", "Change any key by its path (--cfg job shows them all):", ""]
-    lines += [f"  {key:26} {about}" for key, about in KEYS.items()]
+    for key, about in KEYS.items():
+        lines += _entry(key, about, 26, width)
     lines += ["", "Start from a run:", ""]
+    for key, about in OF_A_RUN.items():
+        lines += _entry(key, about, 26, width)
     lines += [
-        "  resume=<run or sweep>      continue it where it stopped, to the same bits",
-        "  rerun=<run>                train it again, in a new folder",
-        "  init=<run or checkpoint>   start a new run from its weights",
         "",
         "Run a job for each combination of values: -m model=vae,linear seed=0,1",
         "",
@@ -46,10 +56,18 @@ def text() -> str:
     return "\n".join(lines)
 
 
+def _entry(name: str, about: str, column: int, width: int) -> list[str]:
+    """A name and what it is, below which further lines go on."""
+    indent = " " * (column + 3)
+    return textwrap.wrap(
+        f"  {name:{column}} {about}", width, subsequent_indent=indent, break_on_hyphens=False
+    )
+
+
 def _about(path: Path) -> str:
     """The first sentence of a file's first comment."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):

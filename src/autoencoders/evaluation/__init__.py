@@ -1,5 +1,6 @@
 """Scores a trained model on the official test split, beside what one gets without it, and reports."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from autoencoders.evaluation import (
     discrete,
     fine_tuning,
     generation,
+    headline,
     intervals,
     latent,
     report,
@@ -34,6 +36,7 @@ from autoencoders.files import atomic_write, write_json
 from autoencoders.loggers import log_evaluation
 from autoencoders.metrics import metric_names, squared_error
 from autoencoders.models import BaseModel
+from autoencoders.terminal import say, say_next, say_where, say_wrapped, width
 from autoencoders.training import build_data, build_model
 
 Group = Callable[[Subject], Scores]
@@ -56,8 +59,12 @@ EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the repo
 }
 
 
-def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
-    """Rebuilds a run's data and best model and evaluates it, into `run/evaluation` and the run's W&B run."""
+def evaluate_run(run: Path, cfg: DictConfig, trained_before: bool = False) -> dict[str, Scores]:
+    """Rebuilds a run's data and best model and evaluates it, into `run/evaluation` and the run's W&B run.
+
+    Args:
+        trained_before: whether this process has trained it, and so has said how to look at its loggers.
+    """
     start, folder = time.perf_counter(), run / "evaluation"
     bound = (cfg.evaluation.importance_samples, cfg.evaluation.importance_images)
     scores, pictures, subject = evaluate(best_model(run, cfg), build_data(cfg), cfg.figures.images, bound)
@@ -72,9 +79,17 @@ def evaluate_run(run: Path, cfg: DictConfig) -> dict[str, Scores]:
     OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
     with waiting("report"):
         report.write(run, scores, pictures, subject, EXPLAINED, cfg, left_out(subject))
-    print(f"\n  report  {folder / 'report.html'}  ({time.perf_counter() - start:.0f} s)")
+    print()
+    for index, line in enumerate(headline.lines(scores, len(subject.data.test))):
+        say_wrapped("" if index else "test", line)
+    say("report", f"{runs.near(folder / 'report.html')}  ({time.perf_counter() - start:.0f} s)")
     for where in log_evaluation(run, cfg, numbers, folder / "figures"):
-        print(f"  {where}")
+        if not trained_before:  # which has said it
+            say_where(where)
+    print()
+    near = runs.near(run)
+    say_next("under other corruptions", runs.command_for(near, "evaluate.py", "run", "grid=true"))
+    sys.stdout.flush()
     return scores
 
 
@@ -259,13 +274,22 @@ def test_errors(run: Path, cfg: DictConfig) -> tuple[float, float]:
 
 
 def table(scores: Mapping[str, Mapping[str, Any]], text: Callable[[Any], str] = intervals.text) -> str:
-    """A group's scores as text, a line a row; `text` makes a cell of a score."""
+    """A group's scores as text, a line a row; `text` makes a cell of a score. What the terminal is too narrow
+    for comes below, with the rows that have it."""
     columns = metric_names(scores)
-    lines = [["", *columns]]
-    for row, metrics in scores.items():
-        lines.append([row, *(text(metrics[c]) if c in metrics else "" for c in columns)])
-    first, *widths = (max(map(len, cells)) + 2 for cells in zip(*lines, strict=True))
-    return "\n".join(
-        f"{row:<{first}}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
-        for row, *cells in lines
-    )
+    cells = {
+        row: [text(metrics[c]) if c in metrics else "" for c in columns] for row, metrics in scores.items()
+    }
+    widths = [max(map(len, column)) + 2 for column in zip(columns, *cells.values(), strict=True)]
+    first = max(map(len, cells)) + 2
+    lines, start = list[str](), 0
+    while start < len(columns):
+        end, used = start + 1, first + widths[start]
+        while end < len(columns) and used + widths[end] <= width():
+            used, end = used + widths[end], end + 1
+        for row, of_row in {"": columns, **cells}.items():
+            if any(of_row[start:end]):
+                part = zip(of_row[start:end], widths[start:end], strict=True)
+                lines.append(f"{row:<{first}}{''.join(f'{cell:>{w}}' for cell, w in part)}".rstrip())
+        start = end
+    return "\n".join(lines)

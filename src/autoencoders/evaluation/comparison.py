@@ -330,4 +330,4 @@ def write_page(
         figure=pages.data_uri((out / "figures" / "images.png").read_bytes()),
     )
     with atomic_write(out / "compare.html") as temporary:
-        temporary.write_text(page)
+        temporary.write_text(page, "utf-8")

@@ -56,6 +56,12 @@ def numbers(scores: Mapping[str, Scores], count: int) -> list[Number]:
     return found
 
 
+def lines(scores: Mapping[str, Scores], count: int) -> Iterator[str]:
+    """The same for a terminal: "0.01330 ± 0.00020 mean squared error of a pixel, 2.2 times less than ..."."""
+    for value, interval, label, worth in numbers(scores, count):
+        yield " ".join(filter(None, (value, interval, label))) + (f", {worth}" if worth else "")
+
+
 def _worth(scores: Mapping[str, Scores], metric: Metric, count: int) -> str:
     if (best := _best_reference(scores, metric)) is None:
         return ""

@@ -14,7 +14,7 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from autoencoders import checks
+from autoencoders import checks, runs
 from autoencoders.errors import redacted
 from autoencoders.files import atomic_write
 from autoencoders.loggers.protocol import NotStartedError, Service, reason, redact
@@ -117,8 +117,9 @@ class Wandb(Service, WandbLogger):
         run = self.experiment
         if not run.settings._offline:
             return f"W&B  {redacted(str(run.url))}"
-        folder = shlex.quote(str(run.settings.sync_dir))
-        return f"W&B  wandb leet {folder}  (offline; upload it with: wandb sync {folder})"
+        # All parts of the run: resuming it makes one, an evaluation makes one.
+        folder = shlex.quote(str(runs.near(Path(run.settings.sync_dir).parent)))
+        return f"W&B  wandb leet {folder}  (offline; to upload it: wandb sync {folder}/offline-run-*)"
 
 
 def start(folder: Path, mode: str, init: Mapping[str, Any], finish_timeout: int) -> Any:
