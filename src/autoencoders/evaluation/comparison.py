@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autoencoders import chance, figures, hardware, pages, trained
 from autoencoders.compare import Options
+from autoencoders.config import class_name
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, one_line, suggest
 from autoencoders.evaluation import groups_of, intervals, table
@@ -187,7 +188,7 @@ def _setting(key: str, value: Any) -> str:
     """As `corruption=Gaussian(mean=0.5, std=0.5)`."""
     if isinstance(value, dict):
         arguments = ", ".join(f"{k}={v}" for k, v in value.items() if k != "_target_")
-        value = f"{str(value.get('_target_')).rpartition('.')[2]}({arguments})"
+        value = f"{class_name(value)}({arguments})"
     return f"{key}={value}"
 
 
