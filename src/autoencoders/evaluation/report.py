@@ -95,7 +95,7 @@ def write(
             title=f"{_words(_class(cfg.model))} on {_class(cfg.data)}",
             sentence=sentence(cfg, metrics, subject),
             numbers=numbers(scores, len(subject.data.test)),
-            first=_rows(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
+            first=strips(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
             limits=list(limits(scores, left_out)),
             sections=[section for section in sections if section.blocks or section.said],
             explorer=explored is not None,
@@ -188,7 +188,7 @@ def reconstruction(
     if isinstance(shown := pictures.get("best_and_worst"), Rows):
         for name, caption in _EXTREMES.items():
             rows_of = {t.removeprefix(name): i for t, i in shown.images.items() if t.startswith(name)}
-            yield "images", _rows(Rows(rows_of), caption)
+            yield "images", strips(Rows(rows_of), caption)
 
 
 _EXTREMES = {
@@ -241,7 +241,7 @@ def code(
         yield "chart", charts.lines(probes, "labels", "accuracy", caption, markers=True)
     for name, caption in _CAPTIONS.items():
         if isinstance(shown := pictures.get(name), Rows):
-            yield "images", _rows(shown, caption)
+            yield "images", strips(shown, caption)
 
 
 _CAPTIONS = {
@@ -295,7 +295,8 @@ def _tables(tables: dict[str, Table], *names: str) -> list[tuple[str, Table]]:
 # ---- blocks ------------------------------------------------------------------------------------------------
 
 
-def _rows(rows: Rows, caption: str) -> Images:
+def strips(rows: Rows, caption: str) -> Images:
+    """A line of images for each title."""
     return Images(
         caption,
         [

@@ -75,15 +75,16 @@ def intervals(
     trace = {
         "type": "scatter", "mode": "markers", "x": numbers, "y": names,
         "error_x": error_bars(numbers, [ends or (value, value) for value, ends in known.values()]),
+        "text": [f" ({ends[0]:.5g} to {ends[1]:.5g})" if ends else "" for _, ends in known.values()],
         "cliponaxis": False,
         "marker": {"size": 11, "color": [colours.get(name, COLOURS[0]) for name in known]},
-        "hovertemplate": "%{y}: %{x:.5g}<extra></extra>",
+        "hovertemplate": "%{y}: %{x:.5g}%{text}<extra></extra>",
     }  # fmt: skip
     layout = _layout(x, "", legend=False)
     layout["yaxis"] |= {"range": [len(names) - 0.5, -0.5], "type": "category"}
     layout["xaxis"]["rangemode"] = "tozero" if from_zero else "normal"
-    longest = max((name.count("<br>") for name in names), default=0)
-    layout["height"] = 110 + (34 + 15 * longest) * len(names)
+    breaks = max((name.count("<br>") for name in names), default=0)
+    layout["height"] = 110 + max(34, 17 * (breaks + 1)) * len(names)
     said = ", ".join(f"{name} {value:.4g}" for name, (value, _) in known.items())
     return Chart(caption, [trace], layout, f"{x}: {said}")
 

@@ -133,16 +133,17 @@ def answer(rows: Sequence[Row], metric: str, reference: str) -> charts.Chart:
     Args:
         rows: jobs that have the metric.
     """
-    series = series_of(rows, metric, reference)
-    of_images = not series.several_seeds and any(row.intervals for row in rows)
+    series, instead = series_of(rows, metric, reference), ""
+    of_images = not series.several_seeds and any("test/mse" in row.intervals for row in rows)
     if of_images and metric == "val/mse" and all("test/mse" in row.metrics for row in rows):
-        metric, series = "test/mse", series_of(rows, "test/mse", reference)  # which the intervals are of
+        metric, instead = "test/mse", ", in the place of val/mse"  # as the intervals are of it
+        series = series_of(rows, metric, reference)
     lines = series.lines()
     chart = charts.lines(
         {name: (xs, ys) for name, (xs, ys, _) in lines.items()},
         series.x,
         metric,
-        f"{metric} over {series.x}. {_of_chance(series)}",
+        f"{metric} over {series.x}{instead}. {_of_chance(series)}",
         markers=True,
     )
     for trace, (name, (xs, ys, spreads)) in zip(chart.traces, lines.items(), strict=True):
@@ -151,7 +152,7 @@ def answer(rows: Sequence[Row], metric: str, reference: str) -> charts.Chart:
         else:
             alone = (scores[0] for scores in series.points[name].values())
             ends = [score.interval or (score.value, score.value) for score in alone]
-        if len(trace["x"]) == len(xs):
+        if len(trace["x"]) == len(xs) and any(low < high for low, high in ends):
             trace["error_y"] = charts.error_bars(ys, ends) | {"thickness": 1.5, "width": 4}
         trace["mode"] = "lines+markers" if series.numeric else "markers"
     numbers = [x for xs, _, _ in lines.values() for x in xs if isinstance(x, float)]
