@@ -1,21 +1,27 @@
 """python -m autoencoders.compare: runs on the same test images."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import folders
 import numpy as np
 import pytest
 import torch
+from chromium import seen
 from command import line_of
+from markupsafe import escape
 from PIL import Image
 
 import autoencoders
-from autoencoders import compare
+from autoencoders import compare, pages
+from autoencoders.evaluation import headline, intervals
 from autoencoders.export import folder as exported
 
+PLOTLY = str(pages.asset("plotly-basic.min.js"))
 EVIL = "<script>alert(1)</script> $x_{".replace("/", "|")
 
 
@@ -31,6 +37,7 @@ def made(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         torch.manual_seed(len(name))
         folders.make(around / name, data_root, *overrides)
+    (around / "denoiser" / "evaluation" / "report.html").touch()
     return around
 
 
@@ -69,9 +76,16 @@ def test_a_denoiser_an_autoencoder_and_filters(
     assert "was trained with corruption=Identity(), and is tested with corruption=Gaussian(mean=0.5," in said
     assert f"reconstruction: {same} is within chance in mse, mae, psnr, ssim, gain_db" in said
     page = (out / "compare.html").read_text()
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
-    assert not any(place in page for place in ("http://", "https://"))
+    assert not any(place in page.replace(PLOTLY, "") for place in ("http://", "https://"))
+    assert page.count('href="../../') == 1  # only one of them has a report
+    assert (out / unquote(re.findall(r'href="(\.\.[^"]+)"', page)[0])).is_file()
+    assert f"{len(runs)} runs on the same test images" in page
+    answer = re.findall(r"^.* has the smallest mean squared error, .*$", said, re.MULTILINE)[0]
+    assert f"<strong>{escape(answer)}</strong>" in page
+    assert escape(f"python -m autoencoders.compare '{runs[0]}' ") in page
+    assert "out=" not in page.replace(PLOTLY, "")
     with Image.open(out / "figures" / "images.png") as picture:
         assert picture.height > picture.width / 2  # a row for each of them
     assert {path.name for path in out.iterdir()} == {"compare.html", "compare.json", "figures"}
@@ -128,6 +142,77 @@ def test_what_can_not_be_compared_is_said_in_one_line(
     assert line is not None
     assert message in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
+def answer(higher: bool = False, **values: float) -> str:
+    """Of rows whose images differ by the same, and by as much as their mean; a run is one letter."""
+    around = np.linspace(-0.5, 0.5, 40)
+    metric = "ssim" if higher else "mse"
+    scores = {row: {metric: intervals.Mean(value * (1 + around))} for row, value in values.items()}
+    runs = [row for row in values if len(row) == 1]
+    found = headline.answer("reconstruction", scores, runs, 40)
+    assert found is not None
+    assert found.metric == metric
+    return found.sentence
+
+
+def test_the_best_is_told_with_what_is_within_chance() -> None:
+    assert answer(a=0.03, b=0.024, c=0.5) == (
+        "b has the smallest mean squared error, 0.024: 20 % less than a (0.03), beyond chance on the same "
+        "40 test images."
+    )
+    assert answer(a=0.03, b=0.03, c=0.5) == (
+        "a has the smallest mean squared error, 0.03, but b (0.03) is within chance of it on the same 40 "
+        "test images; c (0.5) is worse beyond chance."
+    )
+    assert answer(a=0.03, b=0.03, c=0.03, d=0.03, e=0.03) == (
+        "a has the smallest mean squared error, 0.03, but b (0.03), c (0.03) and 2 others are within chance "
+        "of it on the same 40 test images."
+    )
+    best, without = answer(higher=True, a=0.4, b=0.1, filter=0.5, copy=0.3).split(". ")
+    assert best.startswith("a has the largest ssim, 0.4: better than b (0.1), beyond chance")
+    assert without == "Without any of them, filter reaches 0.5."
+
+
+def test_nothing_is_called_the_best_where_it_is_not_known_what_is_better() -> None:
+    scores = {run: {"mine": intervals.Mean([1.0, 2.0]), "mse": 0.1} for run in "ab"}
+    assert headline.answer("reconstruction", scores, "ab", 2) is None
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser_of_any_width(made: Path, data_root: Path, tmp_path: Path) -> None:
+    runs = [str(made / "denoiser"), str(made / EVIL)]
+    compare.main(
+        [*runs, f"out={tmp_path / 'out'}", f"data.root={data_root}", "groups=reconstruction,clustering"]
+    )
+    for width in (400, 1600):
+        drawn, colours, left, order, wide = seen(
+            tmp_path / "out" / "compare.html",
+            """
+            dispatchEvent(new Event("beforeprint"));  // which draws what is further down as well
+            await wait(500);
+            const all = [...document.querySelectorAll(".chart")], table = get("scores-1");
+            const every = of => [...of.tBodies[0].rows], rows = of => every(of).filter(row => !row.hidden);
+            const colours = [...table.querySelectorAll(".swatch")].map(one => one.style.background);
+            const filter = document.querySelector("[data-table=scores-1] input[type=search]");
+            filter.value = "filter";
+            filter.dispatchEvent(new Event("input"));
+            const left = [rows(table).length, rows(get("scores-2")).length === every(get("scores-2")).length];
+            filter.value = "";
+            filter.dispatchEvent(new Event("input"));
+            const head = [...table.tHead.rows[0].cells].find(cell => cell.textContent === "mse");
+            head.querySelector("button").click();
+            const order = rows(table).map(row => Number(row.cells[1].dataset.value));
+            const drawn = all.length > 4 && all.every(chart => chart.querySelector("svg .point"));
+            return [drawn, colours, left, order, document.documentElement.scrollWidth <= innerWidth];
+            """,
+            width,
+        )
+        assert drawn
+        assert len(set(colours)) == len(runs)
+        assert left == [2, True]  # the median and the Gaussian filter; the other table has all of its rows
+        assert order == sorted(order)
+        assert wide
 
 
 def test_names_tell_runs_apart(tmp_path: Path) -> None:

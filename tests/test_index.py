@@ -12,6 +12,7 @@ from PIL import Image
 
 from autoencoders import index, runs, sweeps
 from autoencoders.errors import UserError
+from autoencoders.pages import sweep
 
 
 def make_run(folder: Path, *overrides: str, mse: float | None = None, model: str = "VAE") -> Path:
@@ -69,12 +70,12 @@ def test_runs_and_sweeps_are_listed_the_newest_first(tmp_path: Path) -> None:
     assert by_name["vae/2026-02-01_09-30-00"].state == "running"
     assert by_name["aae/2026-01-30_12-00-00"].state == "failed"
     assert by_name["aae/2026-01-29_12-00-00"].state == "unfinished"
-    sweep = by_name["../multirun/2026-02-02_08-00-00"]
-    assert sweep.metric == "best val/mse"
-    assert sweep.value == pytest.approx(0.1 / 16)
-    assert sweep.state == "4 of 5 jobs finished"
-    assert sweep.link == "../multirun/2026-02-02_08-00-00/summary.html"
-    assert (of_runs / sweep.picture).is_file()
+    swept = by_name["../multirun/2026-02-02_08-00-00"]
+    assert swept.metric == "best val/mse"
+    assert swept.value == pytest.approx(0.1 / 16)
+    assert swept.state == "4 of 5 jobs finished"
+    assert swept.link == "../multirun/2026-02-02_08-00-00/summary.html"
+    assert (of_runs / swept.picture).is_file()
     text = page.read_text()
     assert text.index("2026-02-02_08") < text.index("2026-02-01_09") < text.index("2026-01-29_12")
 
@@ -125,6 +126,65 @@ def test_a_sweep_s_page_says_what_was_asked_and_answers(tmp_path: Path) -> None:
     assert 'aspect-ratio: 64 / 8"' in page
     assert "parallel coordinates of 4 jobs over model.code_dim, seed, val/mse" in page
     assert 'http-equiv="refresh"' not in page
+
+
+def evaluated(job: Path, low: float, high: float) -> None:
+    """As much of an evaluation as a sweep's page reads, with an interval of its error."""
+    (job / "evaluation").mkdir()
+    for name, error in {"metrics": 0.05, "intervals": [low, high]}.items():
+        content = {"reconstruction": {"model": {"mse": error}}}
+        (job / "evaluation" / f"{name}.json").write_text(json.dumps(content))
+
+
+SEED_0 = [("model.code_dim=2", "seed=0"), ("model.code_dim=4", "seed=0")]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "interval", "axis", "above", "said"),
+    [
+        (
+            [*SEED_0, ("model.code_dim=2", "seed=1")], (0.04, 0.08), "val/mse",
+            [pytest.approx(0.5**0.5 * 0.02), 0],
+            "val/mse over model.code_dim. Bars are ± one standard deviation over seeds. Where there is none, "
+            "there is one seed.",
+        ),
+        (
+            SEED_0, (0.04, 0.08), "test/mse", [pytest.approx(0.03), 0],
+            "test/mse over model.code_dim, in the place of val/mse. Bars are 95 % intervals over the test "
+            "images, not what another seed would change. Where there is none, it was not evaluated.",
+        ),
+        (SEED_0, (0.06, 0.08), "val/mse", None, "One seed each, which tells nothing about chance"),
+        (SEED_0, None, "val/mse", None, "One seed each, which tells nothing about chance"),
+        (
+            [("seed=0",), ("seed=1",)], None, "val/mse", None, "How far the points lie apart is chance.",
+        ),
+    ],
+    ids=["seeds", "images", "of other images", "one seed", "seeds alone"],
+)  # fmt: skip
+def test_the_bars_of_a_sweep_are_of_one_kind_which_is_said(
+    jobs: list[tuple[str, ...]],
+    interval: tuple[float, float] | None,
+    axis: str,
+    above: list[float] | None,
+    said: str,
+    tmp_path: Path,
+) -> None:
+    for number, overrides in enumerate(jobs):
+        make_run(tmp_path / str(number), *overrides, mse=(0.05, 0.03, 0.07)[number])
+    if interval:
+        evaluated(tmp_path / "0", *interval)
+    chart = sweep.answer(sweeps.read_sweep(tmp_path), "val/mse", "")
+    assert chart.layout["yaxis"]["title"]["text"] == axis
+    assert chart.traces[0].get("error_y", {}).get("array") == above
+    assert said in chart.caption
+
+
+def test_intervals_that_are_none_are_said_of_their_job(tmp_path: Path) -> None:
+    evaluated(make_run(tmp_path / "0", mse=0.05), 0.06, 0.04)
+    make_run(tmp_path / "1", mse=0.05)
+    damaged, whole = sweeps.read_sweep(tmp_path)
+    assert damaged.error.endswith("intervals.json: mse must be two numbers, the smaller first")
+    assert whole.status == "finished"
 
 
 def test_a_page_loads_itself_again_while_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

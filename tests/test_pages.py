@@ -104,6 +104,16 @@ def test_charts_take_no_text_for_tags_and_no_nan_for_a_number() -> None:
     assert "</script" not in pages.embedded({"text": "</script>"})
 
 
+def test_names_beside_intervals_are_broken_and_have_their_colour() -> None:
+    values = {"a/2026-01-31_12-00-00 <i>": (2.0, (1.5, 3.0)), "b": (1.0, None), "none": (float("nan"), None)}
+    chart = charts.intervals(values, "x", "caption", {"b": "#123456"}, from_zero=False)
+    (trace,) = chart.traces
+    assert trace["y"] == ["a/2026-01-31_12-00-00<br>&lt;i&gt;", "b"]
+    assert trace["marker"]["color"] == [COLOURS[0], "#123456"]
+    assert (trace["error_x"]["array"], trace["error_x"]["arrayminus"]) == ([1.0, 0.0], [0.5, 0.0])
+    assert trace["text"] == [" (1.5 to 3)", ""]
+
+
 def test_long_lines_are_thinned_and_keep_their_end() -> None:
     chart = charts.lines({"a": (range(2001), [float(i) for i in range(2001)])}, "x", "y", "caption")
     assert len(chart.traces[0]["x"]) <= charts.MOST_POINTS + 2

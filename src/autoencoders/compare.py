@@ -32,6 +32,7 @@ class Options:
     beside: bool = True
     trust: list[str] = field(default_factory=list)  # the word, if it was said
     overrides: list[str] = field(default_factory=list)  # of the first run's data and corruption
+    command: str = ""  # that does it again, into a new folder
 
 
 def parse(words: Sequence[str]) -> Options:
@@ -72,6 +73,7 @@ def parse(words: Sequence[str]) -> Options:
         raise UserError(f"out={options.out} is not empty: choose a new folder")
     options.groups = list(dict.fromkeys(given.get("groups", "reconstruction").split(",")))
     options.beside = given.get("beside", "true").lower() == "true"
+    options.command = runs.to_paste(*PROGRAM, *(word for word in words if not word.startswith("out=")))
     options.trust = [f"trust={given['trust']}"] if "trust" in given else []
     return options
 

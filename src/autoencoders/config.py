@@ -115,6 +115,11 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, node
 
 
+def class_name(node: Mapping[Any, Any] | DictConfig) -> str:
+    """That of what a node is made into, without its module; nothing where it names none."""
+    return str(node.get("_target_") or "").rpartition(".")[2]
+
+
 def plain(node: DictConfig | ListConfig) -> Any:
     """A config node as plain dicts and lists, everything resolved."""
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)

@@ -14,13 +14,14 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from autoencoders import runs, sweeps, untrusted
+from autoencoders.config import class_name
 from autoencoders.errors import UserError, one_line, one_line_errors
 from autoencoders.files import atomic_write
 
 DEEPEST = 5  # levels below a folder at which runs are looked for
 HEADLINES = ("test/mse", "val/mse")  # the first of these that a run has
 RUNNING_S = 600  # since a run without scores last wrote a metric, while which it counts as running
-PICTURES = ("thumbnail.png", "figures/reconstructions.png")  # the first of these that a run has
+PICTURES = (runs.THUMBNAIL, "figures/reconstructions.png")  # the first of these that a run has
 
 
 class Entry(NamedTuple):
@@ -140,8 +141,7 @@ def _date(folder: Path) -> str:
 
 
 def _class(node: object) -> str:
-    target = node.get("_target_") if isinstance(node, dict) else None
-    return one_line(str(target or "").rpartition(".")[2])
+    return one_line(class_name(node)) if isinstance(node, dict) else ""
 
 
 def _url(path: Path) -> str:

@@ -22,7 +22,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import untrusted
-from autoencoders.config import CONF, check, check_secrets, compose_conf, compose_over, leaves, settled
+from autoencoders.config import (
+    CONF,
+    check,
+    check_secrets,
+    class_name,
+    compose_conf,
+    compose_over,
+    leaves,
+    settled,
+)
 from autoencoders.errors import (
     UserError,
     choices,
@@ -38,6 +47,7 @@ from autoencoders.overrides import INSTEAD, parse_override, parse_stored_overrid
 STARTED_IN = Path.cwd()  # Hydra may leave it
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
+THUMBNAIL = "thumbnail.png"  # the first test images, and what the model makes of them
 # What may be other than it was when a run is resumed.
 RESUMABLE = ("trainer", "callbacks", "logger", "figures", "checkpoint", "evaluate", "evaluation", "trust")
 FOLDER = re.compile(r"hydra\.(run|sweep)\.dir").fullmatch
@@ -435,7 +445,7 @@ def compose_rerun(command: Command) -> tuple[Path, DictConfig]:
     check_init(command)
     if is_main_process() and (changed := list(_changed(command.folder, trained))):
         print(one_line(f"note: today's defaults and versions differ: {', '.join(changed)}"), flush=True)
-    name = str(cfg.model._target_).rpartition(".")[2].removesuffix("Autoencoder").lower() or "autoencoder"
+    name = class_name(cfg.model).removesuffix("Autoencoder").lower() or "autoencoder"
     # The processes that Lightning starts for the run's other devices must find its folder; what this one has
     # inherited is another run's.
     default = f"runs/{name}/{started()}"

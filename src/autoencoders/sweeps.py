@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig
 from autoencoders import jobs, runs, untrusted
 from autoencoders.chance import near_best
 from autoencoders.config import check
+from autoencoders.digits import number, plus_minus
 from autoencoders.errors import UserError, one_line, one_line_errors
 from autoencoders.files import atomic_write
 from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, quoted, translate
@@ -27,6 +28,8 @@ from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, quoted, tr
 UNINTERESTING = ("logger", "hydra", "data.root", "evaluate", "resume")  # overrides that answer no question
 EVERY_S, SHARE = 10, 50  # a running sweep's page is written at most so often, and in a 50th of the time
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics of the table in the terminal; the CSV has all
+
+Interval = tuple[float, float]
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Row:
     error: str = ""
     code_dim: int | None = None
     scores: dict[str, float] = field(default_factory=dict)  # of an evaluation, "<group>/<row>/<metric>"
+    intervals: dict[str, Interval] = field(default_factory=dict)  # of metrics, over the test images
     chance: str = ""  # "best", or "within chance" of it
 
 
@@ -63,12 +67,20 @@ def _read_job(folder: Path) -> Row:
         status = "finished"
     if (folder / "metrics.json").is_file():
         metrics = untrusted.read_metrics(folder / "metrics.json")
+    intervals, of_scores = dict[str, Interval](), folder / "evaluation" / "intervals.json"
     if (evaluated := folder / "evaluation" / "metrics.json").is_file():
-        # "PCA 16" is the row "PCA" of a job whose code has 16 numbers.
+        known = untrusted.read_intervals(of_scores) if of_scores.is_file() else {}
         for (group, name, metric), value in untrusted.read_scores(evaluated).items():
             scores[f"{group}/{name}/{metric}"] = value
-            if group == "reconstruction" and name != "model" and metric == "mse":
-                metrics[f"{name.rstrip(' 0123456789')} mse"] = value
+            if group != "reconstruction":
+                continue
+            # "PCA 16" is the row "PCA" of a job whose code has 16 numbers.
+            column = f"test/{metric}" if name == "model" else f"{name.rstrip(' 0123456789')} {metric}"
+            if metric == "mse" and name != "model":
+                metrics[column] = value
+            low, high = known.get((group, name, metric), (math.inf, math.inf))
+            if low <= metrics.get(column, math.nan) <= high:  # else it was tested on other images
+                intervals[column] = low, high
     overrides_shown = {
         one_line(key): one_line(value) for key, _, value in pairs if not key.startswith(UNINTERESTING)
     }
@@ -77,7 +89,7 @@ def _read_job(folder: Path) -> Row:
         match untrusted.read_yaml(folder / "config.yaml"):
             case {"model": {"code_dim": str(size)}} if size.isdecimal():
                 code_dim = int(size)
-    return Row(folder.name, overrides_shown, status, metrics, error, code_dim, scores)
+    return Row(folder.name, overrides_shown, status, metrics, error, code_dim, scores, intervals)
 
 
 def read_sweep(folder: Path) -> list[Row]:
@@ -160,7 +172,7 @@ def settings(folder: Path) -> tuple[str, str, tuple[str, list[float]] | None]:
     match content:
         case {"hydra": {"callbacks": {"summary": {"levels": {"key": str(key), "values": list(values)}}}}}:
             texts = [value for value in values if isinstance(value, str)]
-            numbers = [number for text in texts if (number := _number(text)) is not None]
+            numbers = [value for text in texts if (value := number(text)) is not None]
             levels = (key, numbers) if numbers else None
     return metric, reference, levels
 
@@ -239,8 +251,7 @@ def mean_and_deviation(values: Sequence[float]) -> str:
         return ""
     if len(values) == 1 or not (spread := stdev(values)):
         return f"{mean(values):.4g}"
-    digits = max(0, 1 - math.floor(math.log10(spread))) if math.isfinite(spread) else 3
-    return f"{mean(values):.{digits}f} ± {spread:.{digits}f}"
+    return plus_minus(mean(values), spread)
 
 
 def page(
@@ -287,27 +298,53 @@ class Live:
         self.due = time.monotonic() + max(EVERY_S, SHARE * (time.monotonic() - start))
 
 
+class Score(NamedTuple):
+    """What one job reaches, and the interval of that over the test images if it was evaluated."""
+
+    value: float
+    interval: Interval | None
+
+
 class Series(NamedTuple):
-    """A metric over what a sweep varies, with all values at each place of each line."""
+    """A metric over what a sweep varies, with all jobs at each place of each line."""
 
     x: str
     numeric: bool
-    points: dict[str, dict[Any, list[float]]]
+    points: dict[str, dict[Any, list[Score]]]
+
+    @property
+    def several_seeds(self) -> bool:
+        return any(len(scores) > 1 for places in self.points.values() for scores in places.values())
+
+    def lines(self) -> dict[str, tuple[list[Any], list[float], list[float]]]:
+        """The places of each line, and the means and standard deviations there; 0 of a single job."""
+        values = {
+            name: {place: [score.value for score in scores] for place, scores in places.items()}
+            for name, places in self.points.items()
+        }
+        return {
+            name: (
+                list(places),
+                [mean(some) for some in places.values()],
+                [stdev(some) if len(some) > 1 else 0.0 for some in places.values()],
+            )
+            for name, places in values.items()
+        }
 
 
 def series_of(done: Sequence[Row], metric: str, reference: str | None) -> Series:
     """The metric over the swept keys: one of them to the right, a line for each value of the others."""
     keys = [key for key in varying(done) if key != "seed"] or ["seed"]
-    numeric = [key for key in keys if all(_number(row.overrides.get(key)) is not None for row in done)]
+    numeric = [key for key in keys if all(number(row.overrides.get(key)) is not None for row in done)]
     x = max(numeric or keys, key=lambda key: len({row.overrides.get(key) for row in done}))
-    points: dict[str, dict[Any, list[float]]] = {}
+    points: dict[str, dict[Any, list[Score]]] = {}
     for row in done:
         place = row.overrides.get(x, "default")
         others = ", ".join(f"{k}={row.overrides.get(k, 'default')}" for k in keys if k != x)
         for name, column in ((others or metric, metric), (reference, reference)):
             if name and column and column in row.metrics:
-                at = points.setdefault(name, {}).setdefault(_number(place) if x in numeric else place, [])
-                at.append(row.metrics[column])
+                at = points.setdefault(name, {}).setdefault(number(place) if x in numeric else place, [])
+                at.append(Score(row.metrics[column], row.intervals.get(column)))
     if x in numeric:
         points = {name: dict(sorted(values.items())) for name, values in points.items()}
     return Series(x, x in numeric, points)
@@ -318,33 +355,26 @@ def plot(rows: Sequence[Row], metric: str, reference: str | None, path: Path) ->
     from autoencoders import figures  # matplotlib and torch: only when there is something to draw
 
     found = series_of([row for row in rows if metric in row.metrics], metric, reference)
-    lines = {}
-    for name, values in found.points.items():
-        spread = [stdev(some) if len(some) > 1 else 0.0 for some in values.values()]
-        lines[name] = (list(values), [mean(some) for some in values.values()], spread)
-    figures.save(figures.curves(lines, x=found.x, y=metric, title=path.parent.name), path)
+    figures.save(figures.curves(found.lines(), x=found.x, y=metric, title=path.parent.name), path)
 
 
 def plot_pareto(rows: Sequence[Row], metric: str, path: Path) -> None:
     """Draws the metric against the size of the code, where jobs differ in it."""
     from autoencoders import figures
 
+    if points := over_code(rows, metric):
+        figures.save(figures.pareto(points, x="numbers in the code", y=metric), path)
+
+
+def over_code(rows: Sequence[Row], metric: str) -> dict[str, tuple[list[float], list[float]]]:
+    """The sizes of the jobs' codes and their metric, by model; nothing where all are of one size."""
     points: dict[str, tuple[list[float], list[float]]] = {}
     for row in rows:
         if row.code_dim and metric in row.metrics:
             sizes, values = points.setdefault(row.overrides.get("model", "jobs"), ([], []))
-            sizes.append(row.code_dim)
+            sizes.append(float(row.code_dim))
             values.append(row.metrics[metric])
-    if len({size for sizes, _ in points.values() for size in sizes}) > 1:
-        figures.save(figures.pareto(points, x="numbers in the code", y=metric), path)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    return points if len({size for sizes, _ in points.values() for size in sizes}) > 1 else {}
 
 
 class Summary(Callback):

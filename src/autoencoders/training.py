@@ -157,7 +157,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         }
         if trainer.is_global_zero:
             pictures.draw(trainer, model)
-            draw_thumbnail(trainer, model, folder / "thumbnail.png")
+            draw_thumbnail(trainer, model, folder / runs.THUMBNAIL)
             write_json(folder / "metrics.json", metrics)
             for logger in loggers:
                 logger.log_summary({f"final/{name}": value for name, value in metrics.items()})

@@ -305,6 +305,20 @@ def read_scores(path: Path) -> dict[tuple[str, str, str], float]:
     }
 
 
+def read_intervals(path: Path) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """The intervals of an evaluation's numbers, (low, high), by group, row and metric."""
+    found = dict[tuple[str, str, str], tuple[float, float]]()
+    for group, rows in read_json(path).items():
+        for row, metrics in rows.items() if isinstance(rows, dict) else ():
+            for metric, ends in metrics.items() if isinstance(metrics, dict) else ():
+                match ends:
+                    case [int() | float() as low, int() | float() as high] if low <= high:
+                        found[one_line(group), one_line(row), one_line(metric)] = low, high
+                    case _:
+                        raise UserError(f"{path}: {metric} must be two numbers, the smaller first")
+    return found
+
+
 def numbers(path: Path, metrics: Any) -> dict[str, float]:
     if not isinstance(metrics, dict):
         raise UserError(f"{path} must hold numbers by name")

@@ -7,36 +7,31 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from autoencoders import chance, figures, hardware, pages, trained
+from autoencoders import chance, figures, hardware, trained
 from autoencoders.compare import Options
+from autoencoders.config import class_name
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, one_line, suggest
-from autoencoders.evaluation import groups_of, intervals, table
+from autoencoders.evaluation import groups_of, intervals, report, table
+from autoencoders.evaluation.headline import answer, smaller_is_better
 from autoencoders.evaluation.intervals import Mean
 from autoencoders.evaluation.restoration import Restorers, reconstruction, unaided
 from autoencoders.evaluation.subject import Scores, Subject
-from autoencoders.files import atomic_write, write_json
+from autoencoders.files import write_json
 from autoencoders.metrics import metric_names
 from autoencoders.models import BaseModel
+from autoencoders.pages import compare as page_of
+from autoencoders.palette import of_classes
 from autoencoders.training import build_data
 
 BOUND = (50, 1000)  # samples and images of the importance-weighted bound
 PICTURES, LONGEST = 10, 24  # images a row of the figure, and letters a line of its title
-LOWER_IS_BETTER = ("mse", "mae", "chroma_mse", "chroma_error", "ciede2000", "reconstruction_nll")
-HIGHER_IS_BETTER = (
-    "psnr", "ssim", "gain_db", "accuracy", "accuracy_2", "accuracy_5", "linear_probe", "knn", "elbo",
-)  # fmt: skip
-EXPLAINED = (
-    "Below: scores minus those of {first}, image by image. Here ± is half of an interval that is wide enough "
-    f"for all differences of a column to hold at once with {100 * intervals.LEVEL:g} %: the more there are, "
-    "the wider it is; columns are not corrected for each other. A * marks a difference beyond chance: its "
-    "interval leaves out 0. It tells what other test images would change, not what another seed would."
-)
 
 
 def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig) -> None:
@@ -73,15 +68,16 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
             for row, of_row in scores[group].items()
         }
         print(f"\n{group}, {count:,} test images\n{table(means)}")
-        print(f"\nminus {names[0]}\n{table(differences[group], difference_text)}", flush=True)
+        print(f"\nminus {names[0]}\n{table(differences[group], page_of.difference_text)}", flush=True)
     found = list(sentences(differences))
-    print(f"\nagainst {names[0]}", *found, "", sep="\n")
+    answers = {group: told for group, rows in scores.items() if (told := answer(group, rows, names, count))}
+    print(f"\nagainst {names[0]}", *found, "", *(told.sentence for told in answers.values()), "", sep="\n")
 
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
-    figures.save(
-        figures.image_rows(pictures(subjects, restorers, options.beside)), out / "figures" / "images.png"
-    )
+    shown = pictures(subjects, restorers, options.beside)
+    figure = figures.image_rows({textwrap.fill(name, LONGEST): images for name, images in shown.items()})
+    figures.save(figure, out / "figures" / "images.png")
     about = {
         "images": count, "level": intervals.LEVEL, "resamples": intervals.RESAMPLES,
         "runs": {name: str(run) for name, run in zip(names, options.runs, strict=True)},
@@ -90,7 +86,19 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
         "differences": with_intervals(differences, beyond_chance=intervals.beyond_chance),
     }  # fmt: skip
     write_json(out / "compare.json", about)
-    write_page(out, subjects, options.runs, of_data, notes, scores, differences, found)
+    settings = [_setting(key, value) for key, value in test_images(of_data).items() if value]
+    page_of.write(
+        out / "compare.html",
+        described(subjects, options.runs, out),
+        scores,
+        differences,
+        answers=answers,
+        found=found,
+        notes=notes,
+        images=report.strips(figures.Rows(shown), "The first test images, and what is made of them."),
+        tested_on=", ".join([f"{count:,} test images of {_described(data)}", *settings]),
+        command=options.command,
+    )
     print(f"  page  {out / 'compare.html'}  ({time.perf_counter() - start:.0f} s)")
 
 
@@ -187,7 +195,7 @@ def _setting(key: str, value: Any) -> str:
     """As `corruption=Gaussian(mean=0.5, std=0.5)`."""
     if isinstance(value, dict):
         arguments = ", ".join(f"{k}={v}" for k, v in value.items() if k != "_target_")
-        value = f"{str(value.get('_target_')).rpartition('.')[2]}({arguments})"
+        value = f"{class_name(value)}({arguments})"
     return f"{key}={value}"
 
 
@@ -233,11 +241,6 @@ def differences_of(scores: Scores, first: str, count: int) -> Scores:
     return {row: found[row] for row in scores if row in found}
 
 
-def difference_text(value: Any) -> str:
-    sign = "+" if value > 0 else ""
-    return f"{sign}{intervals.text(value)}{' *' if intervals.beyond_chance(value) else ''}"
-
-
 def sentences(differences: Mapping[str, Scores]) -> list[str]:
     """What differs beyond chance, a line a row."""
     said = list[str]()
@@ -255,10 +258,10 @@ def verdict(metric: str, difference: Mean) -> str:
     """What a difference from the first run is: better, worse, different or within chance."""
     if not intervals.beyond_chance(difference):
         return "within chance"
-    higher = metric in HIGHER_IS_BETTER or metric.startswith("linear_probe")
-    if not higher and metric not in LOWER_IS_BETTER and not metric.startswith(("nll_", "bits_")):
+    smaller = smaller_is_better(metric)
+    if smaller is None:
         return "different"
-    return "better" if (difference > 0) == higher else "worse"
+    return "better" if (difference < 0) == smaller else "worse"
 
 
 @torch.inference_mode()
@@ -272,7 +275,7 @@ def pictures(subjects: Mapping[str, Subject], restorers: Restorers | None, besid
     shown |= {name: of.model(batch.corrupted) for name, of in subjects.items()}
     if beside:
         shown |= unaided(first, batch) | (restorers(batch) if restorers else {})
-    return {textwrap.fill(name, LONGEST): images for name, images in shown.items()}
+    return shown
 
 
 def with_intervals(
@@ -291,43 +294,12 @@ def with_intervals(
     }
 
 
-def write_page(
-    out: Path,
-    subjects: Mapping[str, Subject],
-    runs: Sequence[Path],
-    of_data: DictConfig,
-    notes: Sequence[str],
-    scores: Mapping[str, Scores],
-    differences: Mapping[str, Scores],
-    found: Sequence[str],
-) -> None:
-    """compare.html."""
-    data = next(iter(subjects.values())).data
-    facts = {
-        "test images": f"{len(data.test):,} of {_described(data)}, "
-        + ", ".join(_setting(k, v) for k, v in test_images(of_data).items() if v not in (None, False)),
-        **{
-            name: f"{run}: {type(of.model).__name__}" + f", code of {of.model.code_dim}" * of.model.has_code
-            for (name, of), run in zip(subjects.items(), runs, strict=True)
-        },
-    }
-    first = next(iter(subjects))
-    page = pages.template("compare").render(
-        title="Compared on the same test images",
-        facts=facts,
-        notes=notes,
-        found=found,
-        runs=set(subjects),
-        intervals=intervals.EXPLAINED,
-        explained=EXPLAINED.format(first=first),
-        first=first,
-        groups=[
-            (group, metric_names(rows), rows, metric_names(differences[group]), differences[group])
-            for group, rows in scores.items()
-        ],
-        difference=difference_text,
-        number=intervals.text,
-        figure=pages.data_uri((out / "figures" / "images.png").read_bytes()),
-    )
-    with atomic_write(out / "compare.html") as temporary:
-        temporary.write_text(page, "utf-8")
+def described(subjects: Mapping[str, Subject], folders: Sequence[Path], out: Path) -> list[page_of.Run]:
+    """What the page in the folder `out` says of each run."""
+    said = []
+    for (name, of), folder, colour in zip(subjects.items(), folders, of_classes(len(folders)), strict=True):
+        known = folder / "evaluation" / "report.html"
+        link = quote(os.path.relpath(known, out)) if known.is_file() else ""
+        made_of = type(of.model).__name__ + f", code of {of.model.code_dim}" * of.model.has_code
+        said.append(page_of.Run(name, str(folder), made_of, colour, link))
+    return said

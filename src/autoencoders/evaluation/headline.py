@@ -1,11 +1,13 @@
-"""What a report says first: three numbers against their references, and what the model can't do."""
+"""What a report says first: three numbers against their references, and what the model can't do; and what a
+comparison says first."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from autoencoders.evaluation import intervals
 from autoencoders.evaluation.subject import Scores
+from autoencoders.metrics import metric_names
 
 
 class Metric(NamedTuple):
@@ -31,6 +33,10 @@ METRICS = (
     Metric("reconstruction", "psnr", "peak signal-to-noise ratio in dB", False),
 )  # fmt: skip
 MOST = 3
+LOWER_IS_BETTER = ("mse", "mae", "chroma_mse", "chroma_error", "ciede2000", "reconstruction_nll")
+HIGHER_IS_BETTER = (
+    "psnr", "ssim", "gain_db", "accuracy", "accuracy_2", "accuracy_5", "linear_probe", "knn", "elbo",
+)  # fmt: skip
 ORACLES = ("ground truth", "test images", "training images")  # rows that are no way of doing it
 
 
@@ -67,11 +73,15 @@ def _worth(scores: Mapping[str, Scores], metric: Metric, count: int) -> str:
         return ""
     row, reference = best
     value = scores[metric.group]["model"][metric.name]
-    better = value < reference if metric.smaller_is_better else value > reference
-    unit = " %" if metric.share else ""
-    beside = f"{row} ({_text(reference, metric).partition(' ±')[0]}{unit})"
+    beside = f"{row} ({_short(reference, metric)})"
     if not _beyond_chance(value, reference, count):
         return f"not significantly different from {beside}"
+    return _against(value, reference, metric, beside)
+
+
+def _against(value: float, reference: float, metric: Metric, beside: str) -> str:
+    """How much better or worse a value is than the reference, which `beside` names."""
+    better = value < reference if metric.smaller_is_better else value > reference
     if metric.smaller_is_better and min(value, reference) > 0:
         ratio, word = value / reference, "less" if better else "more"
         if 2 / 3 < ratio < 3 / 2:
@@ -138,6 +148,71 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
         )
     if left_out:
         yield f"{left_out[0].upper()}{left_out[1:]}."
+
+
+class Answer(NamedTuple):
+    """Which of several runs is the best by a metric."""
+
+    metric: str
+    sentence: str
+
+
+def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answer | None:
+    """Which of the runs is the best on the same `count` test images by the first of METRICS that all of them
+    have, or else by another; and which are within chance of it, at 95 % for all comparisons with the best at
+    once. None where they have none in common of which one knows what is better."""
+    shared = [
+        name
+        for name in metric_names(scores)
+        if smaller_is_better(name) is not None
+        and all(isinstance(v := scores[run].get(name), intervals.Mean) and math.isfinite(v) for run in runs)
+    ]
+    if not shared:
+        return None
+    other = Metric(group, shared[0], shared[0], bool(smaller_is_better(shared[0])))
+    metric = next((known for known in METRICS if known.group == group and known.name in shared), other)
+    values = {run: scores[run][metric.name] for run in runs}
+    best, *others = sorted(runs, key=lambda run: values[run], reverse=not metric.smaller_is_better)
+    differences = {run: intervals.difference(values[run], values[best], count) for run in others}
+    intervals.simultaneous([found for found in differences.values() if found is not None], count)
+    near = [run for run, found in differences.items() if found is None or not intervals.beyond_chance(found)]
+    beside = {run: f"{run} ({_short(values[run], metric)})" for run in runs}
+    name = "mean squared error" if metric.name == "mse" else metric.name
+    least = "smallest" if metric.smaller_is_better else "largest"
+    said = f"{best} has the {least} {name}, {_short(values[best], metric)}"
+    same = f"on the same {count:,} test images"
+    if not near:
+        ahead = _against(values[best], values[others[0]], metric, beside[others[0]])
+        said += f": {ahead}, beyond chance {same}."
+    else:
+        said += f", but {_listed(near, beside)} within chance of it {same}"
+        far = [run for run in others if run not in near]
+        said += f"; {_listed(far, beside)} worse beyond chance." if far else "."
+    without = _best_reference({group: {row: of for row, of in scores.items() if row not in runs}}, metric)
+    if without and (without[1] < values[best] if metric.smaller_is_better else without[1] > values[best]):
+        said += f" Without any of them, {without[0]} reaches {_short(without[1], metric)}."
+    return Answer(metric.name, said)
+
+
+def _listed(names: Sequence[str], beside: Mapping[str, str]) -> str:
+    """The beginning of what they are: "a (1) is", "a (1) and b (2) are", "a (1), b (2) and 5 others are"."""
+    said = [beside[name] for name in names]
+    if len(said) > 3:
+        said[2:] = [f"{len(said) - 2} others"]
+    *first, last = said
+    return f"{', '.join(first)} and {last} are" if first else f"{last} is"
+
+
+def smaller_is_better(metric: str) -> bool | None:
+    """None where neither is known to be."""
+    if metric in LOWER_IS_BETTER or metric.startswith(("mse_", "nll_", "bits_")):
+        return True
+    return False if metric in HIGHER_IS_BETTER or metric.startswith("linear_probe") else None
+
+
+def _short(value: Any, metric: Metric) -> str:
+    """Without its interval."""
+    return _text(value, metric).partition(" ±")[0] + (" %" if metric.share else "")
 
 
 def _text(value: Any, metric: Metric) -> str:

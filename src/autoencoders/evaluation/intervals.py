@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from autoencoders.digits import plus_minus
 from autoencoders.evaluation.subject import Scores
 
 RESAMPLES, LEVEL, SEED = 1000, 0.95, 0
@@ -193,6 +194,5 @@ def text(value: Any) -> str:
     if isinstance(value, Score) and value.interval is not None:
         half = (value.interval[1] - value.interval[0]) / 2
         if half >= 1e-6 * max(1e-3, abs(value)):
-            digits = max(0, 1 - math.floor(math.log10(half)))
-            return f"{value:.{digits}f} ± {half:.{digits}f}"
+            return plus_minus(value, half)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,6 @@ Its sections are made of blocks: rows and sheets of images, charts and tables.
 
 import csv
 import inspect
-import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from autoencoders import figures, pages, runs, untrusted
-from autoencoders.config import shareable
+from autoencoders.config import class_name, shareable
+from autoencoders.digits import number
 from autoencoders.evaluation import intervals
 from autoencoders.evaluation.explorer import LARGEST, explorer
 from autoencoders.evaluation.headline import limits, numbers
@@ -27,6 +27,8 @@ from autoencoders.figures import Counts, Picture, Rows, Sheet
 from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
 from autoencoders.pages import charts
+from autoencoders.palette import COLOURS
+from autoencoders.progress import duration
 
 LARGEST_PAGE = 10_000_000  # letters
 BINS = 60
@@ -102,7 +104,7 @@ def write(
             title=f"{_words(_class(cfg.model))} on {_class(cfg.data)}",
             sentence=sentence(cfg, metrics, subject),
             numbers=numbers(scores, len(subject.data.test)),
-            first=_rows(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
+            first=strips(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
             limits=list(limits(scores, left_out)),
             sections=[section for section in sections if section.blocks or section.said],
             explorer=explored is not None,
@@ -134,24 +136,12 @@ def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> s
     pixels = f"the {subject.inputs:,} values of an image"
     does = f"turns {pixels} into a code of {model.code_dim:,}" if model.has_code else f"corrects {pixels}"
     corruption, epochs = _described(cfg.get("corruption")), metrics.get("epochs")
-    noisy = f" with {corruption}" if corruption else ""
-    took = (
-        f", for {epochs:g} epoch{'s' * (epochs != 1)} ({duration(metrics.get('seconds', 0))})"
-        if epochs
-        else ""
-    )
+    took = f"{epochs:g} epoch{'s' * (epochs != 1)} ({duration(metrics.get('seconds', 0))})" if epochs else ""
     return (
-        f"{_class(cfg.model)} ({parameters:,} parameters) {does}. It was trained on {len(data.train):,} "
-        f"images of {_class(cfg.data)}{noisy}{took}, and tested on {len(data.test):,} others."
+        f"{class_name(cfg.model)} ({parameters:,} parameters) {does}. It was trained on {len(data.train):,} "
+        f"images of {class_name(cfg.data)}{corruption and f' with {corruption}'}{took and f' for {took}'}, "
+        f"and tested on {len(data.test):,} others."
     )
-
-
-def duration(seconds: float) -> str:
-    """As a person says it."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def learning(path: Path) -> Iterator[charts.Chart]:
@@ -159,10 +149,10 @@ def learning(path: Path) -> Iterator[charts.Chart]:
     error first."""
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for row in csv.DictReader(untrusted.read_text(path).splitlines()) if path.is_file() else ():
-        step = _number(row.get("step"))
+        step = number(row.get("step"))
         for column, text in row.items():
             stage, _, name = (column or "").partition("/")
-            value = _number(text)
+            value = number(text)
             if stage in _STAGES and name not in ("", "lr") and step is not None and value is not None:
                 xs, ys = curves.setdefault(name, {}).setdefault(_STAGES[stage], ([], []))
                 xs.append(step)
@@ -199,13 +189,13 @@ def reconstruction(
     if len(rows) > 1:
         both = {row: (float(value), getattr(value, "interval", None)) for row, value in rows.items()}
         caption = "The model's mean squared error beside simple references; smaller is better."
-        yield "chart", charts.intervals(both, "mean squared error", caption, best="model")
+        yield "chart", charts.intervals(both, "mean squared error", caption, {"model": COLOURS[2]})
     if isinstance(error := rows.get("model"), intervals.Mean) and len(error.values) > 1:
         yield "chart", histogram(error.values)
     if isinstance(shown := pictures.get("best_and_worst"), Rows):
         for name, caption in _EXTREMES.items():
             rows_of = {t.removeprefix(name): i for t, i in shown.images.items() if t.startswith(name)}
-            yield "images", _rows(Rows(rows_of), caption)
+            yield "images", strips(Rows(rows_of), caption)
 
 
 _EXTREMES = {
@@ -258,7 +248,7 @@ def code(
         yield "chart", charts.lines(probes, "labels", "accuracy", caption, markers=True)
     for name, caption in _CAPTIONS.items():
         if isinstance(shown := pictures.get(name), Rows):
-            yield "images", _rows(shown, caption)
+            yield "images", strips(shown, caption)
     if isinstance(confused := pictures.get("clusters"), Counts):
         yield "cells", cells(confused)
 
@@ -299,7 +289,7 @@ def robustness(run: Path) -> Section:
     """The error over kinds and levels of corruption, once there is a grid of them."""
     path, curves = run / "evaluation" / "grid.csv", dict[str, tuple[list[str], list[float]]]()
     for row in csv.DictReader(untrusted.read_text(path).splitlines()) if path.is_file() else ():
-        value = _number(row.get("model mse"))
+        value = number(row.get("model mse"))
         if value is not None:
             places, values = curves.setdefault(str(row.get("corruption")), ([], []))
             places.append(str(len(places) + 1))
@@ -326,7 +316,8 @@ def _tables(tables: dict[str, Table], *names: str) -> list[tuple[str, Table]]:
 # ---- blocks ------------------------------------------------------------------------------------------------
 
 
-def _rows(rows: Rows, caption: str) -> Images:
+def strips(rows: Rows, caption: str) -> Images:
+    """A line of images for each title."""
     return Images(
         caption,
         [
@@ -384,9 +375,8 @@ def _class(node: Any) -> str:
     """The class that a part of the configuration is made of, and for a network of one's own its modules'."""
     if not isinstance(node, DictConfig):
         return ""
-    name = str(node.get("_target_", "")).rpartition(".")[2]
     inner = [_class(node.get(part)) for part in ("encoder", "decoder")]
-    return f"{name} ({', '.join(inner)})" if all(inner) else name
+    return f"{class_name(node)} ({', '.join(inner)})" if all(inner) else class_name(node)
 
 
 def _words(name: str) -> str:
@@ -404,14 +394,6 @@ def _described(node: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     return untrusted.read_json(path) if path.is_file() else {}
-
-
-def _number(text: Any) -> float | None:
-    try:
-        number = float(text or "")
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _explained(group: Callable[..., Any] | None) -> str:

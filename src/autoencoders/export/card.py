@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader
 
-from autoencoders.config import shareable
+from autoencoders.config import class_name, shareable
 from autoencoders.corruption import Identity
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import one_line
@@ -151,13 +151,12 @@ def described(node: Any) -> str:
         return f"{node:.6g}"
     if not isinstance(node, dict):
         return "" if node is None else str(node)
-    name = str(node.get("_target_", "")).rpartition(".")[2]
     inner = [
         f"{key}={described(value)}"
         for key, value in node.items()
         if not key.startswith("_") and key not in INNER and value is not None
     ]
-    return f"{name}({', '.join(inner)})"
+    return f"{class_name(node)}({', '.join(inner)})"
 
 
 def cell(value: object) -> str:

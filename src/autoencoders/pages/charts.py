@@ -1,16 +1,20 @@
 """Charts as plain data for plotly: traces and a layout, to which charts.js adds the colours of the page.
 
-Lines are (x, y) or (x, y, half of the interval) by name. What is no number is left out.
+Lines are (x, y) by name. What is no number is left out.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
+from autoencoders.digits import number
 from autoencoders.palette import COLOURS
 
 Line = tuple[Sequence[Any], Sequence[float]]
+Interval = tuple[float, float]
 MOST_POINTS = 500  # of a line: beyond, every k-th and the last
+LETTERS = 22  # in a line of what stands beside an interval
 
 
 class Chart(NamedTuple):
@@ -52,29 +56,46 @@ def lines(
 
 
 def intervals(
-    values: Mapping[str, tuple[float, tuple[float, float] | None]], x: str, caption: str, best: str = ""
+    values: Mapping[str, tuple[float, Interval | None]],
+    x: str,
+    caption: str,
+    colours: Mapping[str, str],
+    *,
+    from_zero: bool = True,
 ) -> Chart:
-    """A dot for each name, with a bar for its interval; the one called `best` stands out."""
+    """A dot for each name, with a bar for its interval.
+
+    Args:
+        colours: of some of the names; the others have one together.
+        from_zero: whether the axis begins at 0, or where the values do, which tells close ones apart.
+    """
     known = {name: both for name, both in values.items() if math.isfinite(both[0])}
-    names = [plain(name) for name in known]
-    ends = [(value, interval or (value, value)) for value, interval in known.values()]
+    names = ["<br>".join(map(plain, wrap(name, LETTERS))) for name in known]
+    numbers = [value for value, _ in known.values()]
     trace = {
-        "type": "scatter", "mode": "markers", "x": [value for value, _ in ends], "y": names,
-        "error_x": {
-            "type": "data", "symmetric": False, "thickness": 2, "width": 5,
-            "array": [high - value for value, (_, high) in ends],
-            "arrayminus": [value - low for value, (low, _) in ends],
-        },
+        "type": "scatter", "mode": "markers", "x": numbers, "y": names,
+        "error_x": error_bars(numbers, [ends or (value, value) for value, ends in known.values()]),
+        "text": [f" ({ends[0]:.5g} to {ends[1]:.5g})" if ends else "" for _, ends in known.values()],
         "cliponaxis": False,
-        "marker": {"size": 11, "color": [COLOURS[2] if name == best else COLOURS[0] for name in known]},
-        "hovertemplate": "%{y}: %{x:.5g}<extra></extra>",
+        "marker": {"size": 11, "color": [colours.get(name, COLOURS[0]) for name in known]},
+        "hovertemplate": "%{y}: %{x:.5g}%{text}<extra></extra>",
     }  # fmt: skip
     layout = _layout(x, "", legend=False)
     layout["yaxis"] |= {"range": [len(names) - 0.5, -0.5], "type": "category"}
-    layout["xaxis"]["rangemode"] = "tozero"
-    layout["height"] = 110 + 34 * len(names)
+    layout["xaxis"]["rangemode"] = "tozero" if from_zero else "normal"
+    breaks = max((name.count("<br>") for name in names), default=0)
+    layout["height"] = 110 + max(34, 17 * (breaks + 1)) * len(names)
     said = ", ".join(f"{name} {value:.4g}" for name, (value, _) in known.items())
     return Chart(caption, [trace], layout, f"{x}: {said}")
+
+
+def error_bars(values: Sequence[float], ends: Sequence[Interval]) -> dict[str, Any]:
+    """From the lower to the upper end around each value."""
+    return {
+        "type": "data", "symmetric": False, "thickness": 2, "width": 5,
+        "array": [high - value for value, (_, high) in zip(values, ends, strict=True)],
+        "arrayminus": [value - low for value, (low, _) in zip(values, ends, strict=True)],
+    }  # fmt: skip
 
 
 def bars(
@@ -141,19 +162,19 @@ class Axis(NamedTuple):
 def axis(values: Sequence[Any]) -> Axis:
     """Of numbers, evenly or, where all are positive and far apart, by their logarithm; or of named values, in
     their order."""
-    numbers = [_as_number(value) for value in values]
-    if any(number is None for number in numbers):
+    numbers = [number(value) for value in values]
+    if any(value is None for value in numbers):
         names = list(dict.fromkeys(map(str, values)))
         last = max(1, len(names) - 1)
         ticks = [(index / last, plain(name)) for index, name in enumerate(names)]
         return Axis([names.index(str(value)) / last for value in values], ticks)
-    known = [number for number in numbers if number is not None]
+    known = [value for value in numbers if value is not None]
     low, high = min(known), max(known)
     scale = math.log if low > 0 and high > 8 * low else float
     width = (scale(high) - scale(low)) or 1
-    at = {number: (scale(number) - scale(low)) / width for number in known}
+    at = {value: (scale(value) - scale(low)) / width for value in known}
     shown = sorted(at) if len(at) <= 8 else [low, high]
-    return Axis([at[number] for number in known], [(at[number], f"{number:.4g}") for number in shown])
+    return Axis([at[value] for value in known], [(at[value], f"{value:.4g}") for value in shown])
 
 
 def parallel(names: Sequence[str], axes: Mapping[str, Axis], caption: str) -> Chart:
@@ -187,11 +208,3 @@ def _shade(place: float) -> str:
     """From blue for the smallest to orange for the largest, which any colour vision tells apart."""
     blue, orange = (bytes.fromhex(colour[1:]) for colour in (COLOURS[0], COLOURS[6]))
     return "#" + "".join(f"{round(a + place * (b - a)):02x}" for a, b in zip(blue, orange, strict=True))
-
-
-def _as_number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

@@ -3,19 +3,28 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from autoencoders import untrusted
 from autoencoders.config import REPOSITORY
 from autoencoders.files import atomic_write
 from autoencoders.pages import charts, data_uri, template
-from autoencoders.sweeps import Row, Series, but_for_seeds, mean_and_deviation, series_of, varying
+from autoencoders.runs import THUMBNAIL
+from autoencoders.sweeps import (
+    Row,
+    Series,
+    but_for_seeds,
+    mean_and_deviation,
+    over_code,
+    series_of,
+    varying,
+)
 
 REFRESH_S = 15  # while jobs run
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics that the table begins with
+STATUSES = ("finished", "failed", "pruned", "unfinished")
 MOST_IN_SHEET = 60  # jobs
-THUMBNAIL, LARGEST_PICTURE = "thumbnail.png", 2**20  # in a run's folder; bytes
+LARGEST_PICTURE = 2**20  # bytes
 
 
 class Strip(NamedTuple):
@@ -38,7 +47,6 @@ def write(
         live: whether jobs are still running, so that the page loads itself again.
     """
     done = [row for row in rows if metric in row.metrics]
-    series = series_of(done, metric, reference) if done else None
     strips = _strips(folder, rows)
     html = template("sweep").render(
         title=f"Sweep {folder.name}",
@@ -48,8 +56,8 @@ def write(
         varied=_varied(rows),
         metric=metric,
         best=_best(rows, metric),
-        answer=[_answer(series, metric)] if series else [],
-        pareto=[pareto] if (pareto := _pareto(done, metric)) else [],
+        answer=[answer(done, metric, reference)] if done else [],
+        pareto=pareto(done, metric),
         coordinates=coordinates(done, metric),
         drawn=[row.name for row in done],
         strips=strips,
@@ -82,11 +90,8 @@ def question(folder: Path) -> str:
 
 
 def _counts(rows: Sequence[Row]) -> str:
-    by_status = {status: sum(row.status == status for row in rows) for status in _STATUSES}
+    by_status = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return ", ".join(f"{count} {status}" for status, count in by_status.items() if count)
-
-
-_STATUSES = ("finished", "failed", "pruned", "unfinished")
 
 
 def _varied(rows: Sequence[Row]) -> str:
@@ -121,27 +126,34 @@ def _best(rows: Sequence[Row], metric: str) -> tuple[str, str]:
     return said, f"Within chance of it: {'; '.join(close)}." if close else ""
 
 
-def _answer(series: Series, metric: str) -> charts.Chart:
-    several = any(len(values) > 1 for places in series.points.values() for values in places.values())
-    bars = "Bars are the standard deviation over seeds." if several else "One run each."
-    lines = {
-        name: (
-            list(places),
-            [mean(values) for values in places.values()],
-            [stdev(values) if len(values) > 1 else 0.0 for values in places.values()],
-        )
-        for name, places in series.points.items()
-    }
+def answer(rows: Sequence[Row], metric: str, reference: str) -> charts.Chart:
+    """The metric over what was swept. Its bars are of one kind: the spread over seeds where there are
+    several, else the intervals of jobs that were evaluated, which are of the test error and not of val/mse.
+
+    Args:
+        rows: jobs that have the metric.
+    """
+    series, instead = series_of(rows, metric, reference), ""
+    of_images = not series.several_seeds and any("test/mse" in row.intervals for row in rows)
+    if of_images and metric == "val/mse" and all("test/mse" in row.metrics for row in rows):
+        metric, instead = "test/mse", ", in the place of val/mse"  # as the intervals are of it
+        series = series_of(rows, metric, reference)
+    lines = series.lines()
     chart = charts.lines(
         {name: (xs, ys) for name, (xs, ys, _) in lines.items()},
         series.x,
         metric,
-        f"{metric} over {series.x}. {bars}",
+        f"{metric} over {series.x}{instead}. {_of_chance(series)}",
         markers=True,
     )
-    for trace, (xs, _, spread) in zip(chart.traces, lines.values(), strict=True):
-        if several and len(trace["x"]) == len(xs):
-            trace["error_y"] = {"type": "data", "array": spread, "thickness": 1.5, "width": 4}
+    for trace, (name, (xs, ys, spreads)) in zip(chart.traces, lines.items(), strict=True):
+        if series.several_seeds:
+            ends = [(y - spread, y + spread) for y, spread in zip(ys, spreads, strict=True)]
+        else:
+            alone = (scores[0] for scores in series.points[name].values())
+            ends = [score.interval or (score.value, score.value) for score in alone]
+        if len(trace["x"]) == len(xs) and any(low < high for low, high in ends):
+            trace["error_y"] = charts.error_bars(ys, ends) | {"thickness": 1.5, "width": 4}
         trace["mode"] = "lines+markers" if series.numeric else "markers"
     numbers = [x for xs, _, _ in lines.values() for x in xs if isinstance(x, float)]
     if series.numeric and min(numbers) > 0 and max(numbers) > 8 * min(numbers):
@@ -152,24 +164,33 @@ def _answer(series: Series, metric: str) -> charts.Chart:
     return chart
 
 
-def _pareto(rows: Sequence[Row], metric: str) -> charts.Chart | None:
-    """The metric against the size of the code, where jobs differ in it."""
-    points: dict[str, tuple[list[float], list[float]]] = {}
-    for row in rows:
-        if row.code_dim:
-            xs, ys = points.setdefault(row.overrides.get("model", "jobs"), ([], []))
-            xs.append(float(row.code_dim))
-            ys.append(row.metrics[metric])
+def _of_chance(series: Series) -> str:
+    """What the bars are, or why there are none."""
+    places = [scores for of_line in series.points.values() for scores in of_line.values()]
+    if series.several_seeds:
+        some = " Where there is none, there is one seed." if any(len(p) == 1 for p in places) else ""
+        return f"Bars are ± one standard deviation over seeds.{some}"
+    seeds = "" if series.x == "seed" else ", not what another seed would change"
+    if any(scores[0].interval for scores in places):
+        some = " Where there is none, it was not evaluated." if not all(s[0].interval for s in places) else ""
+        return f"Bars are 95 % intervals over the test images{seeds}.{some}"
+    if series.x == "seed":
+        return "How far the points lie apart is chance."
+    return "One seed each, which tells nothing about chance: several would (seed=0,1,2)."
+
+
+def pareto(rows: Sequence[Row], metric: str) -> list[charts.Chart]:
+    """The metric against the size of the code; nothing where jobs don't differ in it."""
+    if not (points := over_code(rows, metric)):
+        return []
     sizes = sorted({x for xs, _ in points.values() for x in xs})
-    if len(sizes) < 2:
-        return None
     caption = "What a larger code buys: jobs further below are better, jobs further left need fewer numbers."
     chart = charts.lines(points, "numbers in the code", metric, caption, markers=True)
     for trace in chart.traces:
         trace["mode"], trace["marker"]["size"] = "markers", 9
     chart.layout["xaxis"] |= {"type": "log", "tickvals": sizes, "ticktext": [f"{size:g}" for size in sizes]}
     chart.layout["height"] = 420
-    return chart
+    return [chart]
 
 
 def coordinates(rows: Sequence[Row], metric: str) -> list[charts.Chart]:
@@ -182,8 +203,8 @@ def coordinates(rows: Sequence[Row], metric: str) -> list[charts.Chart]:
     axes[metric] = charts.axis([row.metrics[metric] for row in rows])
     caption = (
         f"A line for each job, from its settings to its {metric}: blue where that is small, orange where "
+        "it is large. What the table's filter leaves out is faint."
     )
-    caption += "it is large. What the table's filter leaves out is faint."
     return [charts.parallel([row.name for row in rows], axes, caption)]
 
 

@@ -46,7 +46,7 @@ for (const tools of document.querySelectorAll(".tools")) {
   }
 
   // A page that loads itself again keeps what was chosen.
-  const key = `tools of ${location.pathname}`;
+  const key = `tools of ${location.pathname} ${table.id}`;
   try {
     filter.value = sessionStorage.getItem(key) ?? "";
     filter.addEventListener("input", () => sessionStorage.setItem(key, filter.value));

@@ -1,0 +1,111 @@
+"""compare.html: runs on the same test images."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autoencoders.evaluation import intervals
+from autoencoders.evaluation.headline import Answer, smaller_is_better
+from autoencoders.evaluation.subject import Scores
+from autoencoders.files import atomic_write
+from autoencoders.metrics import metric_names
+from autoencoders.pages import charts, template
+
+BARS = "Bars are the 95 % interval of each run by itself, over the test images."
+PAIRED = (
+    f"{BARS} Runs are compared image by image, which is more certain: where bars overlap, the difference may "
+    "still be beyond chance, as the sentence above tells. Neither tells what another seed would change."
+)
+DIFFERENCES = (
+    "Small, below a score: that minus the score of {first}, image by image. Its ± is half of an interval "
+    f"that is wide enough for all differences of a column to hold at once with {100 * intervals.LEVEL:g} %: "
+    "the more rows there are, the wider it is; columns are not corrected for each other. A * marks a "
+    "difference beyond chance: its interval leaves out 0. It tells what other test images would change, not "
+    "what another seed would."
+)
+
+
+class Run(NamedTuple):
+    """What was compared."""
+
+    name: str
+    folder: str
+    made_of: str
+    colour: str
+    report: str  # a link from the page to it; nothing where there is none
+
+
+def write(
+    path: Path,
+    runs: Sequence[Run],
+    scores: Mapping[str, Scores],
+    differences: Mapping[str, Scores],
+    *,
+    answers: Mapping[str, Answer],
+    found: Sequence[str],
+    notes: Sequence[str],
+    images: Any,
+    tested_on: str,
+    command: str,
+) -> None:
+    """Writes the page.
+
+    Args:
+        scores, differences: by group, row and metric; the differences are from the first run.
+        answers: of the groups that have one.
+        found: sentences on what differs from the first run.
+        images: of all rows, a block as a report's.
+        tested_on: what the test images are.
+        command: that does it again.
+    """
+    drawn = list(charts_of(scores, {run.name: run.colour for run in runs}, answers))
+    html = template("compare").render(
+        title=f"{len(runs)} runs on the same test images",
+        runs=runs,
+        colours={run.name: run.colour for run in runs},
+        answers=[answer.sentence for answer in answers.values()],
+        first=runs[0].name,
+        charts=drawn,
+        groups=[
+            (group, columns(rows, differences[group]), rows, differences[group])
+            for group, rows in scores.items()
+        ],
+        images=images,
+        tested_on=tested_on,
+        found=found,
+        notes=notes,
+        command=command,
+        intervals=intervals.EXPLAINED,
+        explained=DIFFERENCES.format(first=runs[0].name),
+        number=intervals.text,
+        difference=difference_text,
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def charts_of(
+    scores: Mapping[str, Scores], colours: Mapping[str, str], answers: Mapping[str, Answer]
+) -> Iterator[charts.Chart]:
+    """A chart of each metric that has intervals, of the runs alone; what the answers are of comes first."""
+    answered = [(group, answer.metric) for group, answer in answers.items()]
+    every = [(group, metric) for group, rows in scores.items() for metric in metric_names(rows)]
+    for group, metric in dict.fromkeys([*answered, *every]):
+        values = {run: scores[group][run][metric] for run in colours if metric in scores[group][run]}
+        ends = {run: (float(v), getattr(v, "interval", None)) for run, v in values.items()}
+        if any(interval for _, interval in ends.values()):
+            better = {True: ": smaller is better", False: ": larger is better", None: ""}
+            said = f"{group.capitalize()}{better[smaller_is_better(metric)]}."
+            caption = f"{said} {PAIRED if (group, metric) in answered else BARS}"
+            title = "mean squared error" if metric == "mse" else metric
+            yield charts.intervals(ends, title, caption, colours, from_zero=False)
+
+
+def columns(scores: Scores, differences: Scores) -> list[tuple[str, bool]]:
+    """The metrics of a table, and whether they are shown before others are chosen: what was compared."""
+    return [(metric, metric in metric_names(differences)) for metric in metric_names(scores)]
+
+
+def difference_text(value: Any) -> str:
+    sign = "+" if value > 0 else ""
+    return f"{sign}{intervals.text(value)}{' *' if intervals.beyond_chance(value) else ''}"
