@@ -1,4 +1,4 @@
-"""Trained models on the same test images: python -m autoencoders.compare <run> <run> ... [key=value ...]"""
+"""Compares runs on the same test images: python -m autoencoders.compare <run> <run> ... [key=value ...]"""
 
 import sys
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from autoencoders.imports import importing
 PROGRAM = ("python", "-m", "autoencoders.compare")
 KEYS = {
     "out": "the folder for the page (compared/<time>)",
-    "groups": "of scores (reconstruction); all runs must have them: reconstruction,features",
-    "beside": "false: leave out references that need no model, such as PCA and filters; some are slow",
+    "groups": "scores to compare (reconstruction), such as reconstruction,features; all runs must have them",
+    "beside": "false: leave out the references, such as PCA and filters, some of which are slow",
     "trust": "true: the runs may use classes of your own",
 }
 EXAMPLE = "runs/denoising/2026-01-31_12-00-00 runs/autoencoder/2026-01-31_12-30-00"
