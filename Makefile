@@ -26,16 +26,16 @@ train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (add over
 runs: $(READY) ## list all runs and sweeps in runs/index.html
 	$(BIN)/python -m autoencoders.index
 
-test: $(READY) ## run the tests (they need no network and no data set)
+test: $(READY) ## run the tests (no network or data sets needed)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-test-slow: $(DOCS) ## run the tests that train on the real data sets or for long
+test-slow: $(DOCS) ## run the slow tests: real data sets, or long training
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 test-gpu: $(READY) ## run the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu
 
-docs: $(DOCS) ## write the site of these pages, the lecture and the interface, site/html/index.html
+docs: $(DOCS) ## build the site of these pages, the lecture and the interface: site/html/index.html
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs site/html
 
 lecture: $(DOCS) ## execute docs/lecture.ipynb and store its outputs (less than 10 minutes)
@@ -50,16 +50,16 @@ format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reproduce: $(READY) ## reproduce published results, the quick ones with one seed; writes docs/results.md (6 to 10 minutes)
+reproduce: $(READY) ## reproduce the quick published results with one seed; writes docs/results.md (6 to 10 minutes)
 	$(BIN)/python -m autoencoders.ledger --quick --seeds 0
 
-reproduce-all: $(READY) ## reproduce all of them with three seeds, in a night; goes on where it was
+reproduce-all: $(READY) ## reproduce all of them with three seeds (a night; continues if interrupted)
 	$(BIN)/python -m autoencoders.ledger
 
-bench: $(READY) ## measure how fast it is; writes docs/speed.md (20 to 30 minutes; nothing else should run)
+bench: $(READY) ## measure the speed; writes docs/speed.md (20 to 30 minutes; nothing else should run)
 	$(BIN)/python -W ignore -m benchmarks $(ARGS)
 
-dashboard: $(READY) ## show the latest run that W&B has logged offline, in the terminal
+dashboard: $(READY) ## show the latest offline W&B run in the terminal
 	@latest=$$(ls -td runs/*/*/wandb/offline-run-* multirun/*/*/wandb/offline-run-* 2>/dev/null | head -n 1); \
 	if [ -z "$$latest" ]; then echo "no run in runs/ or multirun/ that W&B has logged offline: python train.py makes one" >&2; exit 1; fi; \
 	exec $(BIN)/wandb leet "$${latest%/*}" # with all its parts: an evaluation is one of its own

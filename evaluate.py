@@ -1,7 +1,7 @@
 """Scores a run on the test split: python evaluate.py run=<run folder> [corruption=masking ...].
 
-With grid=true, its error over kinds and levels of corruption. With groups=features,clustering only these
-scores, without figures and a report; groups=fine_tuning trains the encoder on as a classifier.
+grid=true measures its error over kinds and levels of corruption. groups=features,clustering computes only
+these scores, without figures or a report; groups=fine_tuning fine-tunes the encoder as a classifier.
 """
 
 import sys

@@ -227,5 +227,5 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
 def test_help_needs_no_torch() -> None:
     script = "import sys; from autoencoders.compare import main; main(['-h']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Trained models on the same test images")
+    assert done.stdout.startswith("Compares runs on the same test images")
     assert done.stdout.endswith("False\n")

@@ -118,7 +118,7 @@ def test_a_sweep_s_page_says_what_was_asked_and_answers(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "latent")
     sweeps.show(folder, live=False)
     page = (folder / "summary.html").read_text()
-    assert "How many numbers does a digit need?" in page
+    assert "How many code dimensions does a digit need?" in page
     assert "5 jobs: 4 finished, 1 unfinished." in page
     assert "model.code_dim (2, 16, 32); seed (0, 1)" in page
     assert "Best is model.code_dim=16: val/mse 0.00675 ± 0.00071 over 2 runs." in page

@@ -1,9 +1,9 @@
-"""What the papers of the models claim, measured: each variant beside its plain rival, with the same network,
+"""Measures what the models' papers claim: each variant against its plain baseline, with the same network,
 data and budget. `claims.yaml` has the runs and the claims.
 
-python -m autoencoders.claims [claim ...] [--seeds 0 1 2] [--jobs 1] [--out <folder>]: each run is a training
-and an evaluation of the groups that its claims need, in processes of their own. What was measured is kept in
-docs/claims.json, from which the table of docs/models.md is written; runs that are in it are not done again.
+python -m autoencoders.claims [claim ...] [--seeds 0 1 2] [--jobs 1] [--out <folder>]: each run trains
+and evaluates the groups that its claims need, in separate processes. Measurements are kept in
+docs/claims.json, from which the table of docs/models.md is written; runs that are in it are not repeated.
 (--seeds without a number only writes the table.)
 """
 

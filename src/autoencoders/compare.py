@@ -1,4 +1,4 @@
-"""Trained models on the same test images: python -m autoencoders.compare <run> <run> ... [key=value ...]"""
+"""Compares runs on the same test images: python -m autoencoders.compare <run> <run> ... [key=value ...]"""
 
 import sys
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from autoencoders.imports import importing
 PROGRAM = ("python", "-m", "autoencoders.compare")
 KEYS = {
     "out": "the folder for the page (compared/<time>)",
-    "groups": "of scores: reconstruction, or others that all of them have, such as reconstruction,features",
-    "beside": "false: without what needs no model, as PCA and filters, some of which take their time",
+    "groups": "scores to compare (reconstruction), such as reconstruction,features; all runs must have them",
+    "beside": "false: leave out the references, such as PCA and filters, some of which are slow",
     "trust": "true: the runs may use classes of your own",
 }
 EXAMPLE = "runs/denoising/2026-01-31_12-00-00 runs/autoencoder/2026-01-31_12-30-00"
@@ -94,9 +94,9 @@ def usage() -> str:
         [
             *(__doc__ or "").splitlines(),
             "",
-            "The runs, or folders that they were exported to, are tested on the same corrupted images: those",
-            "of the first run, with keys of data and corruption over them. Scores have 95 % intervals, and",
-            "so have their differences from the first run's.",
+            "The runs, or exported folders, are tested on the same corrupted images: the first run's, unless",
+            "keys of data and corruption change them. Scores, and their differences from the first run's,",
+            "have 95 % intervals.",
             "",
             *(f"  {key + '=':{width}}  {about}" for key, about in KEYS.items()),
             "",

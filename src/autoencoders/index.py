@@ -1,6 +1,6 @@
-"""All runs and sweeps in one page: python -m autoencoders.index [folder ...]
+"""Lists all runs and sweeps on one page: python -m autoencoders.index [folder ...]
 
-It looks through the folders, runs/ and multirun/ if none is named, and writes index.html into the first.
+Searches the folders, by default runs/ and multirun/, and writes index.html into the first.
 """
 
 import os

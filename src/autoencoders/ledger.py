@@ -1,10 +1,10 @@
-"""Published results beside ours: `ledger.yaml` has what was published, and the command that measures ours.
+"""Published results next to ours: `ledger.yaml` has what was published, and the command that measures ours.
 
 python -m autoencoders.ledger [entry ...] [--quick] [--seeds 0 1 2] [--jobs 1] [--out <folder>]: each run is
-`python train.py ...` in a process of its own, timed from start to end, and an evaluation. What was measured
-is kept in docs/ledger.json, from which the tables of docs/results.md and the README are written. (--seeds
-without a number only writes them.) Runs that are finished in the folder, runs/ledger, are not done again, so
-one may interrupt it; remove the folder to measure anew.
+`python train.py ...` in its own process, timed from start to end, and an evaluation. Measurements are kept in
+docs/ledger.json, from which the tables of docs/results.md and the README are written. (--seeds without a
+number only writes them.) Finished runs in the folder, runs/ledger, are not repeated, so the command may be
+interrupted; remove the folder to measure again.
 """
 
 import argparse
@@ -194,8 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ledger = entries()
     parser.add_argument("entries", nargs="*", help=", ".join(ledger), metavar="entry")
     parser.add_argument("--quick", action="store_true", help="only the entries marked quick")
-    parser.add_argument("--seeds", type=int, nargs="*", help=f"0 to {SEEDS - 1}, or as many as theirs has")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which falsifies their times")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", help=f"default: 0 to {SEEDS - 1}, or as many as the entry says"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which distorts their times")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "ledger", help="folder of the runs")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.entries) - set(ledger):

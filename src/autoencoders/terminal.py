@@ -132,7 +132,7 @@ def report(folder: Path, metrics: Mapping[str, float], *, evaluated: bool, can_b
         if can_be_evaluated:
             print()
             command = runs.command_for(runs.near(folder), "evaluate.py", "run")
-            say_next("scores it beside what one gets without it, and makes a report", command)
+            say_next("scores it against simple references and makes a report", command)
     sys.stdout.flush()
 
 

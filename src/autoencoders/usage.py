@@ -13,20 +13,20 @@ GROUPS = (
 )  # fmt: skip
 KEYS = {
     "model.code_dim=2": "the dimension of the code",
-    "trainer.max_epochs=20": "any argument of lightning.Trainer",
+    "trainer.max_epochs=20": "or any other argument of lightning.Trainer",
     "trainer.devices=2": "GPUs, or processes on CPU cores",
     "data.batch_size=64": "the global batch, split over the devices",
-    "optimizer.lr=1e-3": "the peak of the learning rate",
+    "optimizer.lr=1e-3": "the peak learning rate",
     "network.hidden=[256,64]": "units per layer from the image to the code; the decoder mirrors them",
-    "corruption.std=0.3": "and every other key of the corruption",
-    "seed=1": "of the weights, the order of the images and all noise",
+    "corruption.std=0.3": "or any other key of the corruption",
+    "seed=1": "for the weights, the order of the images and all noise",
     "evaluate=true": "end with an evaluation and its report",
-    "hydra.run.dir=runs/mine": "the run's folder",
+    "hydra.run.dir=runs/mine": "the run folder",
 }
 OF_A_RUN = {
-    "resume=<run or sweep>": "continue it where it stopped, to the same bits",
-    "rerun=<run>": "train it again, in a new folder",
-    "init=<run or checkpoint>": "start a new run from its weights",
+    "resume=<run or sweep>": "continue where it stopped, bit for bit",
+    "rerun=<run>": "repeat the training in a new folder",
+    "init=<run or checkpoint>": "start a new run from these weights",
 }
 
 
@@ -34,7 +34,7 @@ def text(width: int | None = None) -> str:
     """The whole help, in lines of at most so many columns; None: the terminal's, up to 100."""
     width = min(100, shutil.get_terminal_size((100, 24)).columns) if width is None else width
     lines = ["Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2", ""]
-    lines.append("Choose a file of each group by its name; several callbacks or loggers as [a,b]:")
+    lines.append("Choose a file from each group by its name; several callbacks or loggers as [a,b]:")
     for group in GROUPS:
         folder = REPOSITORY / group if group == "sweeps" else CONF / group
         names = sorted(path.stem for path in folder.glob("[!_]*.yaml"))

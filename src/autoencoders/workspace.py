@@ -1,4 +1,4 @@
-"""A W&B workspace for a project's runs, pictures first: python -m autoencoders.workspace [key=value ...]"""
+"""Creates a W&B workspace for a project's runs: python -m autoencoders.workspace [key=value ...]"""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from autoencoders.imports import importing
 
 PROGRAM = "python -m autoencoders.workspace"
 KEYS = {
-    "project": "of W&B, as logger.wandb.project (autoencoders)",
-    "entity": "the user or team that it belongs to (the one that is logged in)",
-    "name": "of the workspace (autoencoders)",
+    "project": "the W&B project, as in logger.wandb.project (autoencoders)",
+    "entity": "the user or team that owns it (the one logged in)",
+    "name": "the workspace's name (autoencoders)",
 }
 
 
@@ -145,7 +145,7 @@ def usage() -> str:
             "",
             described(parse([])),
             "",
-            "Without an account this is only said, not made. More: docs/training.md",
+            "Without an account, it is only described. More: docs/training.md",
         ]
     )
 

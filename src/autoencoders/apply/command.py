@@ -10,23 +10,23 @@ from autoencoders.errors import UserError, suggest
 
 PROGRAM = ("python", "-m", "autoencoders.apply")
 KEYS = {  # what each is about, and the tasks that it belongs to; none: all
-    "run": ("the folder of a run, or one that was exported", ""),
-    "images": ("a picture, a folder or a glob: 'scans/**/*.png'", "restore codes similar anomalies traverse"),
+    "run": ("a run folder, or an exported one", ""),
+    "images": ("an image, a folder or a glob: 'scans/**/*.png'", "restore codes similar anomalies traverse"),
     "out": ("the folder for the results (applied/<the run's name>)", "restore similar walk traverse"),
     "trust": ("true: the run may use classes of your own", ""),
-    "corrupt": ("true: corrupt the pictures first, as the run does", "restore codes similar anomalies"),
-    "side_by_side": ("true: also sheets, input | output", "restore"),
-    "overlap": ("of the tiles, 0.25 to 0.9 (0.5)", "restore"),
+    "corrupt": ("true: corrupt the images first, as the run does", "restore codes similar anomalies"),
+    "side_by_side": ("true: also write sheets, input | output", "restore"),
+    "overlap": ("overlap of the tiles, 0.25 to 0.9 (0.5)", "restore"),
     "batch": ("tiles at a time (256)", "restore"),
-    "codes": ("write the pictures' codes to this .npz or .parquet", "codes similar"),
-    "similar": ("show what is nearest to this picture in the code", "codes similar"),
+    "codes": ("write the images' codes to this .npz or .parquet", "codes similar"),
+    "similar": ("show the images whose codes are nearest to this image's", "codes similar"),
     "neighbours": ("how many (10)", "similar"),
-    "anomalies": ("rank the pictures by their error, in this .csv", "anomalies"),
-    "false_alarms": ("the share of normal pictures to be flagged (0.05, or more if need be)", "anomalies"),
-    "normal": ("the subfolder of the normal pictures, for ROC and PR", "anomalies"),
-    "walk": ("a,b,...: an animation from picture to picture", "walk"),
-    "traverse": ("true: an animation along each main direction of the code", "traverse"),
-    "steps": ("frames from one picture, or end, to the next (20)", "walk traverse"),
+    "anomalies": ("rank the images by their error, in this .csv", "anomalies"),
+    "false_alarms": ("fraction of normal images that may be flagged (0.05, or more if need be)", "anomalies"),
+    "normal": ("the subfolder of normal images, for ROC and PR", "anomalies"),
+    "walk": ("a,b,...: an animation from image to image", "walk"),
+    "traverse": ("true: an animation along each principal direction of the code", "traverse"),
+    "steps": ("frames from one image, or end, to the next (20)", "walk traverse"),
     "format": ("gif or mp4 (gif)", "walk traverse"),
 }  # fmt: skip
 TASKS = ("codes", "similar", "anomalies", "walk", "traverse")  # asked for by their keys; else it is restore
@@ -142,16 +142,16 @@ def usage() -> str:
     """What --help shows."""
     width = max(map(len, KEYS)) + 1
     lines = [
-        "A trained model on your own pictures: "
+        "Applies a trained model to your images: "
         + " ".join(PROGRAM)
         + " run=<run> images=<folder> out=<folder>",
         "",
-        "Denoises, colorizes, fills in or reconstructs them at their own size. codes=, similar=, anomalies=,",
-        "walk= or traverse= do something else:",
+        "Denoises, colorizes, fills in or reconstructs them at their own size, unless codes=, similar=,",
+        "anomalies=, walk= or traverse= asks for something else:",
         "",
         *(f"  {key + '=':{width}}  {about}" for key, (about, _) in KEYS.items()),
         "",
-        "Keys of the run's data and corruption, and trainer.devices=2 and the like, go with them.",
+        "Keys of the run's data and corruption, and trainer keys such as trainer.devices=2, also work.",
         "More: docs/apply.md",
     ]
     return "\n".join(lines)

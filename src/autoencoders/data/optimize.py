@@ -32,18 +32,18 @@ from autoencoders.training import build_data
 
 PROGRAM = "python -m autoencoders.data.optimize"
 KEYS = {
-    "root": "a folder of pictures, or a file of arrays",
-    "out": "the folder for the chunks, which must not exist or be empty",
-    "data": "instead of pictures of your own: mnist, cifar10, ... (images)",
-    "size": "of the sides of an image (64)",
-    "fit": "crop, resize or pad: how a picture gets that size (crop)",
-    "channels": "1 (gray) or 3 (colour); else whichever the pictures are",
-    "validation_size": "pictures held out where there is no val/ (a tenth)",
+    "root": "a folder of images, or a file of arrays",
+    "out": "the folder for the chunks, which must be new or empty",
+    "data": "instead of your own images: mnist, cifar10, ... (images)",
+    "size": "side of an image in pixels (64)",
+    "fit": "crop, resize or pad: how images are brought to that size (crop)",
+    "channels": "1 (gray) or 3 (colour); default: as the images are",
+    "validation_size": "images held out if there is no val/ (a tenth)",
     "test_size": "likewise for test/",
-    "only": "the classes to train on, by number: only=[0]",
-    "without": "those to leave out",
-    "strict": "true: refuse unreadable pictures",
-    "chunk_mb": "megabytes of a chunk (64)",
+    "only": "the classes to train on, by index: only=[0]",
+    "without": "the classes to leave out",
+    "strict": "true: refuse unreadable images",
+    "chunk_mb": "megabytes per chunk (64)",
 }
 OWN = ("out", "data", "chunk_mb")  # the others are those of data=images
 
@@ -108,9 +108,9 @@ def usage() -> str:
     """What --help shows."""
     width = max(map(len, KEYS)) + 1
     lines = [
-        f"Makes chunks of pictures: {PROGRAM} root=<folder> out=<folder>",
+        f"Makes chunks of images: {PROGRAM} root=<folder> out=<folder>",
         "",
-        "A model is trained on them, in a folder or a bucket: python train.py data=stream data.root=<out>",
+        "To train on them, from a folder or a bucket: python train.py data=stream data.root=<out>",
         "",
         *(f"  {key + '=':{width}}  {about}" for key, about in KEYS.items()),
         "",

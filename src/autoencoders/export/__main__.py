@@ -1,8 +1,8 @@
 """Exports a trained run for others: python -m autoencoders.export run=<run> out=<folder> [trust=true].
 
-The folder gets the best model as safetensors and ONNX, and a model card. It must not exist, or be empty, and
-appears once every file was loaded in a fresh process and gave the run's own outputs on the test images.
-data.root=<folder> says where the data set is, if not where the run had it.
+The folder gets the best model as safetensors and ONNX, and a model card. It must be new or empty, and appears
+only once every file has been loaded in a fresh process and reproduces the run's outputs on the test images.
+data.root=<folder> says where the data set is, if it is not where the run had it.
 """
 
 import sys
