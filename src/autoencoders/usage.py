@@ -34,7 +34,7 @@ def text(width: int | None = None) -> str:
     """The whole help, in lines of at most so many columns; None: the terminal's, up to 100."""
     width = min(100, shutil.get_terminal_size((100, 24)).columns) if width is None else width
     lines = ["Trains an autoencoder: python train.py model=denoising data=mnist trainer.devices=2", ""]
-    lines.append("Choose a file from each group by its name; several callbacks or loggers as [a,b]:")
+    lines.append("Choose a file of each group by its name; several callbacks or loggers as [a,b]:")
     for group in GROUPS:
         folder = REPOSITORY / group if group == "sweeps" else CONF / group
         names = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
