@@ -122,7 +122,7 @@ def test_a_sweep_s_page_says_what_was_asked_and_answers(tmp_path: Path) -> None:
     assert "5 jobs: 4 finished, 1 unfinished." in page
     assert "model.code_dim (2, 16, 32); seed (0, 1)" in page
     assert "Best is model.code_dim=16: val/mse 0.00675 ± 0.00071 over 2 runs." in page
-    assert page.count("what job 0 makes of them") == 1
+    assert page.count("output of job 0") == 1
     assert 'aspect-ratio: 64 / 8"' in page
     assert "parallel coordinates of 4 jobs over model.code_dim, seed, val/mse" in page
     assert 'http-equiv="refresh"' not in page
@@ -153,10 +153,10 @@ SEED_0 = [("model.code_dim=2", "seed=0"), ("model.code_dim=4", "seed=0")]
             "test/mse over model.code_dim, in the place of val/mse. Bars are 95 % intervals over the test "
             "images, not what another seed would change. Where there is none, it was not evaluated.",
         ),
-        (SEED_0, (0.06, 0.08), "val/mse", None, "One seed each, which tells nothing about chance"),
-        (SEED_0, None, "val/mse", None, "One seed each, which tells nothing about chance"),
+        (SEED_0, (0.06, 0.08), "val/mse", None, "One seed each, so chance"),
+        (SEED_0, None, "val/mse", None, "One seed each, so chance"),
         (
-            [("seed=0",), ("seed=1",)], None, "val/mse", None, "How far the points lie apart is chance.",
+            [("seed=0",), ("seed=1",)], None, "val/mse", None, "The distance between the points is chance.",
         ),
     ],
     ids=["seeds", "images", "of other images", "one seed", "seeds alone"],

@@ -11,17 +11,16 @@ from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
 from autoencoders.pages import charts, template
 
-BARS = "Bars are the 95 % interval of each run by itself, over the test images."
+BARS = "Bars are each run's own 95 % interval over the test images."
 PAIRED = (
-    f"{BARS} Runs are compared image by image, which is more certain: where bars overlap, the difference may "
-    "still be beyond chance, as the sentence above tells. Neither tells what another seed would change."
+    f"{BARS} The runs are compared image by image, which is more precise: bars may overlap although the "
+    "difference is beyond chance. Neither covers what another seed would change."
 )
 DIFFERENCES = (
-    "Small, below a score: that minus the score of {first}, image by image. Its ± is half of an interval "
-    f"that is wide enough for all differences of a column to hold at once with {100 * intervals.LEVEL:g} %: "
-    "the more rows there are, the wider it is; columns are not corrected for each other. A * marks a "
-    "difference beyond chance: its interval leaves out 0. It tells what other test images would change, not "
-    "what another seed would."
+    "The small number below a score is its difference from that of {first}, image by image. Its ± is half of "
+    f"a {100 * intervals.LEVEL:g} % interval for all differences of a column at once: the more rows, the "
+    "wider. Columns are not corrected for each other. A * marks a difference beyond chance: its interval "
+    "excludes 0. It covers the choice of test images, not that of the seed."
 )
 
 

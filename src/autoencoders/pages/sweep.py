@@ -175,8 +175,8 @@ def _of_chance(series: Series) -> str:
         some = " Where there is none, it was not evaluated." if not all(s[0].interval for s in places) else ""
         return f"Bars are 95 % intervals over the test images{seeds}.{some}"
     if series.x == "seed":
-        return "How far the points lie apart is chance."
-    return "One seed each, which tells nothing about chance: several would (seed=0,1,2)."
+        return "The distance between the points is chance."
+    return "One seed each, so chance can't be estimated; use several (seed=0,1,2)."
 
 
 def pareto(rows: Sequence[Row], metric: str) -> list[charts.Chart]:
@@ -184,7 +184,7 @@ def pareto(rows: Sequence[Row], metric: str) -> list[charts.Chart]:
     if not (points := over_code(rows, metric)):
         return []
     sizes = sorted({x for xs, _ in points.values() for x in xs})
-    caption = "What a larger code buys: jobs further below are better, jobs further left need fewer numbers."
+    caption = "What a larger code buys: lower is better, further left is smaller."
     chart = charts.lines(points, "numbers in the code", metric, caption, markers=True)
     for trace in chart.traces:
         trace["mode"], trace["marker"]["size"] = "markers", 9
