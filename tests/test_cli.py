@@ -93,12 +93,12 @@ def test_wandb_pictures_are_read_back_from_the_offline_run(trained: Path) -> Non
 
 
 def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: Path) -> None:
-    def scores() -> dict[str, dict[str, float]]:
-        groups = json.loads((trained / "evaluation" / "metrics.json").read_text())
+    def scores(file: str) -> dict[str, dict[str, float]]:
+        groups = json.loads((trained / "evaluation" / file).read_text())
         rows: dict[str, dict[str, float]] = groups["reconstruction"]
         return rows
 
-    first = scores()
+    first = scores("metrics.json")
     assert {"model", "PCA 2", "corrupted image", "median filter", "linear (Wiener)"} <= set(first)
     tested = json.loads((trained / "metrics.json").read_text())
     for name in ("mse", "mae", "psnr", "ssim"):
@@ -115,8 +115,9 @@ def test_evaluate_scores_the_model_beside_references(trained: Path, data_root: P
     assert errors.mean() == pytest.approx(first["model"]["mse"], rel=1e-5)
     refused = run("evaluate.py", data_root, f"run={trained}", "model.code_dim=3", ok=False)
     assert "is trained" in refused.stderr
-    run("evaluate.py", data_root, f"run={trained}", "corruption=masking", "logger=csv")
-    assert scores()["corrupted image"]["mse"] != first["corrupted image"]["mse"]
+    masked = ("corruption=masking", "groups=reconstruction", "logger=csv")
+    run("evaluate.py", data_root, f"run={trained}", *masked)
+    assert scores("groups.json")["corrupted image"]["mse"] != first["corrupted image"]["mse"]
 
 
 @pytest.mark.slow

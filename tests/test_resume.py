@@ -241,8 +241,11 @@ def test_a_run_is_what_it_was(whole: Path, data_root: Path, tmp_path: Path, repo
     conf.write_text(conf.read_text().replace("[512, 256, 128]", "[32, 8]"))
     folder = shutil.copytree(whole, tmp_path / "run")
     there = {"PYTHONPATH": f"{repository / 'tests'}{os.pathsep}{repository / 'src'}"}
-    for script, argument in (("evaluate.py", "run"), ("train.py", "resume")):
-        process = start(script, data_root, f"{argument}={folder}", "logger=none", environment=there)
+    for script, *arguments in (
+        ("evaluate.py", f"run={folder}", "groups=reconstruction"),
+        ("train.py", f"resume={folder}"),
+    ):
+        process = start(script, data_root, *arguments, "logger=none", environment=there)
         out, err = process.communicate(timeout=200)
         assert process.returncode == 0, out + err
     assert_same(folder, whole)
