@@ -94,8 +94,7 @@ def test_hungarian_accuracy_forgives_names_only() -> None:
     assert representation.hungarian_accuracy(np.zeros(6, int), labels, 3) == pytest.approx(1 / 3)
 
 
-def test_a_confusion_has_a_cluster_in_the_line_of_its_class() -> None:
-    """... and those that are no class's below."""
+def test_clusters_are_named_after_their_most_frequent_class() -> None:
     labels, clusters = np.array([0, 0, 1, 1, 1, 0]), np.array([2, 2, 0, 0, 1, 0])
     counts, class_of = representation.matched(clusters, labels, 2)
     assert counts.tolist() == [[1, 2], [0, 1], [2, 0]]
@@ -104,11 +103,11 @@ def test_a_confusion_has_a_cluster_in_the_line_of_its_class() -> None:
     it: Any = SimpleNamespace(test_clusters=clusters, test_labels=labels, data=data)
     counted = representation.confusion(it)
     axis = counted.drawn().axes[0]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["a$", "b", "none"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a$", "b", "b"]
     assert [text.get_text() for text in axis.texts] == ["2", "0", "1", "2", "0", "1"]
     shown = report.cells(counted)
     assert shown.lines[0] == ("a$", [(2, 1.0), (0, 0.0)])
-    assert [name for name, _ in shown.lines] == ["a$", "b", "none"]
+    assert [name for name, _ in shown.lines] == ["a$", "b", "b"]
 
 
 def test_histograms_of_a_code_tell_a_number_that_says_nothing() -> None:

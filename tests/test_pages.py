@@ -78,7 +78,9 @@ def test_numbers_stand_beside_the_best_without_the_model() -> None:
     assert (probe.value, probe.worth) == ("50 %", "50 points less than pixels (100 %)")
     assert clusters.worth == "not significantly different from pixels (50 %)"
     said = list(headline.limits(scores, "the data set has no classes"))
-    assert re.search(r"does not beat pixels in features, linear_probe: 50 ± 1\d % against 100 %", said[0])
+    assert re.search(
+        r"does not beat pixels in accuracy of a linear probe on the code: 50 ± 1\d % against 100 %", said[0]
+    )
     assert said[-2].startswith("Its worst test image has an error of 0.11, 1.1 times the mean")
     assert said[-1] == "The data set has no classes."
 

@@ -37,6 +37,7 @@ LOWER_IS_BETTER = ("mse", "mae", "chroma_mse", "chroma_error", "ciede2000", "rec
 HIGHER_IS_BETTER = (
     "psnr", "ssim", "gain_db", "accuracy", "accuracy_2", "accuracy_5", "linear_probe", "knn", "elbo",
 )  # fmt: skip
+OF_THE_MODEL = ("model", "model, whitened", "own clusters")
 ORACLES = ("ground truth", "test images", "training images")  # rows that are no way of doing it
 
 
@@ -69,7 +70,7 @@ def lines(scores: Mapping[str, Scores], count: int) -> Iterator[str]:
 
 
 def _worth(scores: Mapping[str, Scores], metric: Metric, count: int) -> str:
-    if (best := _best_reference(scores, metric)) is None:
+    if (best := _best_reference(scores, metric, alike=True) or _best_reference(scores, metric)) is None:
         return ""
     row, reference = best
     value = scores[metric.group]["model"][metric.name]
@@ -83,20 +84,27 @@ def _against(value: float, reference: float, metric: Metric, beside: str) -> str
     """How much better or worse a value is than the reference, which `beside` names."""
     better = value < reference if metric.smaller_is_better else value > reference
     if metric.smaller_is_better and min(value, reference) > 0:
-        ratio, word = value / reference, "less" if better else "more"
+        ratio = value / reference
         if 2 / 3 < ratio < 3 / 2:
-            return f"{100 * abs(1 - ratio):.2g} % {word} than {beside}"
-        return f"{max(ratio, 1 / ratio):.2g} times {word} than {beside}"
+            return f"{100 * abs(1 - ratio):.2g} % {'less' if better else 'more'} than {beside}"
+        if ratio > 1:
+            return f"{ratio:.2g} times that of {beside}"
+        return f"{1 / ratio:.2g} times less than {beside}"
     if metric.share:
         return f"{100 * abs(value - reference):.2g} points {'more' if better else 'less'} than {beside}"
     return f"{'better' if better else 'worse'} than {beside}"
 
 
-def _best_reference(scores: Mapping[str, Scores], metric: Metric) -> tuple[str, float] | None:
+def _best_reference(
+    scores: Mapping[str, Scores], metric: Metric, alike: bool = False
+) -> tuple[str, float] | None:
+    """The best of the rows that don't use the model, and its score; where they shall be `alike`, of those
+    with as few numbers as a code."""
     rows = {
         row: metrics[metric.name]
         for row, metrics in scores[metric.group].items()
-        if row not in ("model", *ORACLES)
+        if row not in (*OF_THE_MODEL, *ORACLES)
+        and not (alike and row == "pixels")
         and math.isfinite(metrics.get(metric.name, math.nan))
         # PCA with as many numbers as an image has is a copy of it.
         and scores.get("reconstruction", {}).get(row, {}).get("mse", 1) > 1e-9
@@ -129,8 +137,8 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
         if best and (value > best[1] if metric.smaller_is_better else value < best[1]):
             unit = " %" if metric.share else ""
             yield (
-                f"It does not beat {best[0]} in {metric.group}, {metric.name}: {_text(value, metric)}{unit} "
-                f"against {_text(best[1], metric)}{unit}."
+                f"It does not beat {best[0]} in {metric.label}: {_text(value, metric)}{unit} against "
+                f"{_text(best[1], metric)}{unit}."
             )
     error = scores.get("reconstruction", {}).get("model", {}).get("mse")
     if isinstance(error, intervals.Mean) and len(error.values) > 1 and error > 0:
@@ -142,9 +150,11 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
         if row not in ("reconstructions", *ORACLES) and isinstance(metrics.get("coverage"), float)
     }
     if samples and samples[best_row := max(samples, key=lambda row: samples[row])] < 0.9:
+        most = scores["generation"].get("reconstructions", {}).get("coverage")
+        beside = "" if most is None else f" Its reconstructions cover {100 * most:.0f} %."
         yield (
             f"Its best samples ({best_row}) cover {100 * samples[best_row]:.0f} % of the test images; the "
-            "rest have no sample near them."
+            f"rest have no sample near them.{beside}"
         )
     if left_out:
         yield f"{left_out[0].upper()}{left_out[1:]}."

@@ -5,6 +5,7 @@ Its sections are made of blocks: rows and sheets of images, charts and tables.
 
 import csv
 import inspect
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from autoencoders.evaluation.subject import Scores, Subject, averaged
 from autoencoders.figures import Counts, Picture, Rows, Sheet
 from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
+from autoencoders.models import BaseModel
 from autoencoders.pages import charts
 from autoencoders.palette import COLOURS
 from autoencoders.progress import duration
@@ -90,10 +92,12 @@ def write(
     }
     reconstructions, command = pictures.get("reconstructions"), facts.pop("command", "")
 
+    curves = [("chart", chart) for chart in learning(run / "metrics.csv")]
+
     def page(explored: dict[str, Any] | None) -> str:
         left, of_code = dict(tables), [("explorer", explored)] if explored else []
         sections = [
-            Section("Learning", [("chart", chart) for chart in learning(run / "metrics.csv")]),
+            Section("Learning", curves, "" if curves else "Too short for a curve: it was validated once."),
             Section("Reconstruction", [*reconstruction(scores, pictures), *_tables(left, "reconstruction")]),
             Section("The code", [*of_code, *code(scores, subject, pictures), *_tables(left, *OF_THE_CODE)]),
             Section("Generation", [*_samples(pictures), *_tables(left, *OF_GENERATION)]),
@@ -101,7 +105,7 @@ def write(
             robustness(run),
         ]
         html: str = pages.template("report").render(
-            title=f"{_words(_class(cfg.model))} on {_class(cfg.data)}",
+            title=f"{pages.words(_class(cfg.model))} on {_class(cfg.data)}",
             sentence=sentence(cfg, metrics, subject),
             numbers=numbers(scores, len(subject.data.test)),
             first=strips(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
@@ -133,15 +137,20 @@ def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> s
     """What was trained, on what and for how long."""
     data, model = subject.data, subject.model
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    pixels = f"the {subject.inputs:,} values of an image"
+    pixels = f"the {math.prod(model.input_shape):,} values of an image"
     does = f"turns {pixels} into a code of {model.code_dim:,}" if model.has_code else f"corrects {pixels}"
     corruption, epochs = _described(cfg.get("corruption")), metrics.get("epochs")
     took = f"{epochs:g} epoch{'s' * (epochs != 1)} ({duration(metrics.get('seconds', 0))})" if epochs else ""
+    task = f"to undo {corruption}, " if corruption else "to colour gray images, " if _colours(model) else ""
     return (
-        f"{class_name(cfg.model)} ({parameters:,} parameters) {does}. It was trained on {len(data.train):,} "
-        f"images of {class_name(cfg.data)}{corruption and f' with {corruption}'}{took and f' for {took}'}, "
-        f"and tested on {len(data.test):,} others."
+        f"{class_name(cfg.model)} ({parameters:,} parameters) {does}. It was trained {task}on "
+        f"{len(data.train):,} images of {class_name(cfg.data)}{took and f' for {took}'}, and tested on "
+        f"{len(data.test):,} others."
     )
+
+
+def _colours(model: BaseModel) -> bool:
+    return (model.input_shape[0], model.target_shape[0]) == (1, 3)
 
 
 def learning(path: Path) -> Iterator[charts.Chart]:
@@ -170,7 +179,8 @@ _STAGES = {"train": "training", "val": "validation"}
 
 def _of_curve(name: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
     if name != "mse":
-        return f"{name}: a validation curve that leaves the training curve is a sign of overfitting."
+        constant = " It is in nats and has a constant part." if name == "loss" else ""
+        return f"A validation curve that leaves the training curve is a sign of overfitting.{constant}"
     steps, errors = lines.get("validation", ([], []))
     if not errors:
         return "The error of training images."
@@ -242,8 +252,8 @@ def code(
             probes[row] = (list(known), [float(value) for value in known.values()])
     if probes:
         caption = (
-            "Test accuracy of a linear probe against the number of labels that it is trained on; the gap "
-            "above pixels is what the code adds."
+            "Test accuracy of a linear probe against the number of labels that it is trained on. Where it is "
+            "above pixels, the code saves labels."
         )
         yield "chart", charts.lines(probes, "labels", "accuracy", caption, markers=True)
     for name, caption in _CAPTIONS.items():
@@ -273,8 +283,8 @@ def cells(counts: Counts) -> Cells:
         for name, line, of_line in zip(counts.down, counts.counts, shares, strict=True)
     ]
     caption = (
-        "Test images of each class (columns) in each cluster (rows, named after the class that each is "
-        "assigned to). What is off the diagonal looks alike to the code."
+        "Test images of each class (columns) in each cluster (rows, named after their most frequent class). "
+        "Classes that share a row look alike to the code; a class with several rows is split."
     )
     return Cells(caption, counts.title, counts.across, lines)
 
@@ -377,11 +387,6 @@ def _class(node: Any) -> str:
         return ""
     inner = [_class(node.get(part)) for part in ("encoder", "decoder")]
     return f"{class_name(node)} ({', '.join(inner)})" if all(inner) else class_name(node)
-
-
-def _words(name: str) -> str:
-    """A class's name, which a narrow page may break."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 
 def _described(node: Any) -> str:

@@ -75,17 +75,17 @@ def _scores_of_clusters(subject: Subject, clusters: Labels, codes: Array) -> dic
 
 
 def confusion(subject: Subject) -> figures.Counts:
-    """How many test images of each class are in each cluster, which stands in the line of the class that it
-    is taken for: the model's own clusters, or those of k-means on its codes."""
+    """How many test images of each class are in each cluster, named after its most frequent class: the
+    model's own clusters, or those of k-means on its codes."""
     own, classes = subject.test_clusters, subject.data.classes
     clusters = subject.code_clusters if own is None else own
-    counts, class_of = matched(clusters, subject.test_labels, len(classes))
-    # By the class; clusters that are none's, of which a model of its own may have some, at the end.
-    every = sorted(range(len(counts)), key=lambda cluster: (class_of[cluster] < 0, class_of[cluster]))
-    order = every[:MOST_CONFUSED]
-    down = [classes[class_of[cluster]] if class_of[cluster] >= 0 else "none" for cluster in order]
+    counts, _ = matched(clusters, subject.test_labels, len(classes))
+    counts = counts[counts.sum(1) > 0]
+    frequent = counts.argmax(1)
+    order = np.lexsort((-counts.sum(1), frequent))[:MOST_CONFUSED]  # by class, larger ones first
+    down = [classes[frequent[cluster]] for cluster in order]
     of = "clusters" if own is not None else "k-means clusters"
-    title, y = f"{of} of the codes and classes", "cluster, as the class that it is taken for"
+    title, y = f"{of} of the codes and classes", "cluster, by its most frequent class"
     return figures.Counts(counts[order], down, classes, x="class", y=y, title=title)
 
 

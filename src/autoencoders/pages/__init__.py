@@ -8,6 +8,7 @@ templates, in scripts by `embedded`, and in charts by `charts.plain`.
 import base64
 import io
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"asset": asset, "embedded": embedded}
+    environment.globals |= {"asset": asset, "embedded": embedded, "words": words}
     return environment
 
 
@@ -54,3 +55,8 @@ def png(pixels: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png", optimize=True)
     return data_uri(buffer.getvalue())
+
+
+def words(name: str) -> str:
+    """A class's name, which a narrow page may break."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)

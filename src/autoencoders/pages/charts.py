@@ -112,6 +112,8 @@ def bars(
         "hovertemplate": "%{x:.4g}: %{y:.4g}<extra></extra>",
     }  # fmt: skip
     layout = _layout(x, y, legend=False) | {"bargap": 0.05}
+    if len(places) <= 10 and all(float(place).is_integer() for place in places):
+        layout["xaxis"]["dtick"] = 1
     if marked is not None:
         layout["shapes"] = [
             {
