@@ -29,7 +29,7 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     with importing():
         from autoencoders.training import train
     objective = train(cfg, folder, list(overrides))
-    if cfg.evaluate and errors.is_main_process():
+    if cfg.evaluate and errors.is_main_process() and not runs.is_evaluated(folder):
         with importing():
             from autoencoders.evaluation import evaluate_run
         evaluate_run(folder, cfg, trained_before=True)

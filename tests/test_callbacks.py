@@ -1,7 +1,9 @@
 """The callbacks of conf/callbacks and our own, in trainings on the tiny data."""
 
 import json
+import os
 import re
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +87,15 @@ def test_a_progress_bar_of_the_users_is_the_only_one(
     assert [type(callback) for callback in progress([Pictures()])] == [EpochLines]
 
 
-def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert [type(callback) for callback in progress([])] == [Bar]
+@pytest.mark.parametrize(("rows", "kind"), [(24, Bar), (0, EpochLines)])
+def test_on_a_terminal_there_is_a_bar(rows: int, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """... unless it has no lines, where none would be drawn."""
+    outside, inside = os.openpty()
+    termios.tcsetwinsize(inside, (rows, 80))
+    with os.fdopen(outside, "rb"), os.fdopen(inside, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        assert [type(callback) for callback in progress([])] == [kind]
+        monkeypatch.undo()
 
 
 def test_the_bar_is_one_for_the_whole_training_with_the_time_left_and_what_is_logged(

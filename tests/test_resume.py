@@ -235,6 +235,19 @@ def test_a_rerun_says_what_has_changed(
     assert said.count("\n") == 1
 
 
+def test_a_run_is_evaluated_once(tmp_path: Path) -> None:
+    """... unless a better model has been found since."""
+    best, scores = tmp_path / "checkpoints" / "best.ckpt", tmp_path / "evaluation" / "metrics.json"
+    for path in (best, scores):
+        path.parent.mkdir()
+    best.touch()
+    assert not runs.is_evaluated(tmp_path)
+    scores.touch()
+    assert runs.is_evaluated(tmp_path)
+    os.utime(best, (time.time() + 9, time.time() + 9))
+    assert not runs.is_evaluated(tmp_path)
+
+
 def test_a_run_is_what_it_was(whole: Path, data_root: Path, tmp_path: Path, repository: Path) -> None:
     """... after a default in conf/ has changed since: it resumes, evaluates and loads as before."""
     conf = repository / "conf" / "network" / "mlp.yaml"

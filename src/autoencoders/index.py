@@ -31,6 +31,7 @@ class Entry(NamedTuple):
     link: str
     picture: str  # nothing where there is none
     model: str
+    code: int | None  # its numbers, where that is known
     data: str
     metric: str
     value: float | None
@@ -81,7 +82,9 @@ def entry_of(folder: Path, start: Path) -> Entry:
         untrusted.check_links(folder)
         return (_sweep if sweeps.is_sweep(folder) else _run)(folder, relative)
     except (UserError, OSError, RecursionError) as error:
-        return Entry(relative.as_posix(), "", "", "", "", "", None, "", f"unreadable: {one_line(str(error))}")
+        return Entry(
+            relative.as_posix(), "", "", "", None, "", "", None, "", f"unreadable: {one_line(str(error))}"
+        )
 
 
 def _run(folder: Path, relative: Path) -> Entry:
@@ -97,6 +100,7 @@ def _run(folder: Path, relative: Path) -> Entry:
         link=_url(relative / report),
         picture=next((_url(relative / name) for name in PICTURES if (folder / name).is_file()), ""),
         model=_class(config.get("model")),
+        code=_code(config.get("model")),
         data=_class(config.get("data")),
         metric=metric,
         value=float(metrics[metric]) if metric else None,
@@ -118,6 +122,7 @@ def _sweep(folder: Path, relative: Path) -> Entry:
         link=_url(relative / page),
         picture=f"{_url(relative)}/{of_best.picture}" if of_best and of_best.picture else "",
         model=f"sweep over {', '.join(sweeps.varying(rows)) or 'nothing'}",
+        code=None,
         data=of_best.data if of_best else "",
         metric=f"best {metric}" if best else "",
         value=best.metrics[metric] if best else None,
@@ -142,6 +147,11 @@ def _date(folder: Path) -> str:
 
 def _class(node: object) -> str:
     return one_line(class_name(node)) if isinstance(node, dict) else ""
+
+
+def _code(node: object) -> int | None:
+    size = node.get("code_dim") if isinstance(node, dict) else None
+    return size if isinstance(size, int) else None
 
 
 def _url(path: Path) -> str:

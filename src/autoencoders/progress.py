@@ -1,6 +1,7 @@
 """How far a training is: a bar on a terminal, lines in a log file."""
 
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +24,12 @@ def progress(callbacks: Sequence[Callback], bar: bool | None = None) -> list[Cal
     """
     if any(isinstance(callback, ProgressBar) for callback in callbacks):
         return []
-    return [Bar() if bar or (bar is None and sys.stderr.isatty()) else EpochLines()]
+    return [Bar() if bar or (bar is None and _on_a_terminal()) else EpochLines()]
+
+
+def _on_a_terminal() -> bool:
+    """One that has a size, without which tqdm draws nothing."""
+    return sys.stderr.isatty() and 0 not in os.get_terminal_size(sys.stderr.fileno())
 
 
 class Bar(ProgressBar):

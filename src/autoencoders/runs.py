@@ -363,6 +363,12 @@ def _refuse_exported(folder: Path) -> None:
         raise UserError(f"{folder} is an exported folder, to be loaded and applied: this needs its run")
 
 
+def is_evaluated(run: Path) -> bool:
+    """Whether its best model has been evaluated: a run that is finished and resumed isn't once more."""
+    best, scores = run / "checkpoints" / "best.ckpt", run / "evaluation" / "metrics.json"
+    return scores.is_file() and best.is_file() and scores.stat().st_mtime >= best.stat().st_mtime
+
+
 def best_checkpoint(run: Path) -> Path:
     """The path of a run's best model.
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autoencoders import untrusted
-from autoencoders.config import REPOSITORY
+from autoencoders.config import REPOSITORY, class_name
 from autoencoders.files import atomic_write
 from autoencoders.pages import charts, data_uri, template
-from autoencoders.runs import THUMBNAIL
+from autoencoders.runs import CONFIG, THUMBNAIL
 from autoencoders.sweeps import (
     Row,
     Series,
@@ -53,6 +53,7 @@ def write(
         refresh=REFRESH_S if live else None,
         question=question(folder),
         counts=_counts(rows),
+        trained=_trained(folder, rows),
         varied=_varied(rows),
         metric=metric,
         best=_best(rows, metric),
@@ -92,6 +93,22 @@ def question(folder: Path) -> str:
 def _counts(rows: Sequence[Row]) -> str:
     by_status = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return ", ".join(f"{count} {status}" for status, count in by_status.items() if count)
+
+
+def _trained(folder: Path, rows: Sequence[Row]) -> str:
+    """On what all jobs were trained and for how many epochs, as far as these are the same."""
+    said, config = list[str](), folder / rows[0].name / CONFIG
+    if config.is_file() and not any(key.partition(".")[0] == "data" for key in varying(rows)):
+        data = untrusted.read_mapping(config).get("data")
+        if isinstance(data, dict):
+            size = data.get("train_size")
+            said.append(
+                f"{size:,} images of {class_name(data)}" if isinstance(size, int) else class_name(data)
+            )
+    epochs = {row.metrics["epochs"] for row in rows if "epochs" in row.metrics}
+    if len(epochs) == 1:
+        said.append(f"{(only := epochs.pop()):g} epoch{'s' * (only != 1)}")
+    return ", ".join(said)
 
 
 def _varied(rows: Sequence[Row]) -> str:
