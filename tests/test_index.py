@@ -63,7 +63,13 @@ def test_runs_and_sweeps_are_listed_the_newest_first(tmp_path: Path) -> None:
     ]
     by_name = {entry.name: entry for entry in entries}
     first = by_name["vae/2026-01-31_12-00-00"]
-    assert (first.model, first.data, first.metric, first.value) == ("VAE", "MNIST", "test/mse", 0.02)
+    assert (first.model, first.code, first.data, first.metric, first.value) == (
+        "VAE",
+        2,
+        "MNIST",
+        "test/mse",
+        0.02,
+    )
     assert (first.date, first.state) == ("2026-01-31 12:00", "finished")
     assert first.link == "vae/2026-01-31_12-00-00/evaluation/report.html"
     assert first.picture == "vae/2026-01-31_12-00-00/thumbnail.png"
