@@ -39,7 +39,7 @@ def test_a_training_with_an_evaluation_ends_with_the_headline_and_says_nothing_t
         r"^  test       ([\d.]+) ± [\d.]+ mean squared error of a pixel, (.*)$", printed, re.M
     )
     assert float(headline[0]) == pytest.approx(scores["model"]["mse"], rel=0.05)
-    assert re.search(r"(times|%) (less|more) than\b|not significantly different from\b", headline[1])
+    assert re.search(r"times (less than|that of)\b|% (less|more) than\b|not significantly\b", headline[1])
     assert re.search(r"^  next       python \S*evaluate.py run=\S+ grid=true$", printed, re.M)
 
 
