@@ -703,6 +703,7 @@ def test_config_folders_of_one_s_own(words: str, key: str, value: Any, folder_of
     assert OmegaConf.select(composed_by_hydra(folder_of_mine, words), key) == value
 
 
+@pytest.mark.slow
 def test_a_folder_s_name_is_interpolated_and_is_worked_in(data_root: Path, tmp_path: Path) -> None:
     """... with hydra.job.chdir=true, and a relative folder."""
     name = "hydra.run.dir=mine/${model.code_dim}-${now:%Y}/${seed}"

@@ -29,7 +29,9 @@ def rates(composed: Compose, folder: Path, *overrides: str) -> list[float]:
         return [float(row["train/lr"]) for row in csv.DictReader(file) if row["train/lr"]]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adam", "sgd"))]
+)
 def test_every_optimizer_trains(optimizer: str, composed: Compose, tmp_path: Path) -> None:
     def val_mse(name: str, lr: float) -> float:
         chosen = [f"optimizer={optimizer}", f"optimizer.lr={lr}", "trainer.max_epochs=4"]

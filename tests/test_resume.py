@@ -199,6 +199,7 @@ time.sleep(60)
     assert (done.returncode, done.stdout) == (130, "asked once\n")
 
 
+@pytest.mark.slow
 def test_a_run_is_run_again(
     whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +249,7 @@ def test_a_run_is_evaluated_once(tmp_path: Path) -> None:
     assert not runs.is_evaluated(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_is_what_it_was(whole: Path, data_root: Path, tmp_path: Path, repository: Path) -> None:
     """... after a default in conf/ has changed since: it resumes, evaluates and loads as before."""
     conf = repository / "conf" / "network" / "mlp.yaml"

