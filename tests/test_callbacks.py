@@ -13,6 +13,7 @@ from command import NO_WANDB, OFTEN, column, run, small, train
 from conftest import Compose
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
@@ -87,6 +88,12 @@ def test_a_progress_bar_of_the_users_is_the_only_one(
     assert [type(callback) for callback in progress([Pictures()])] == [EpochLines]
 
 
+def fit(cfg: DictConfig, folder: Path, *callbacks: Callback) -> None:
+    """Without what a run has around it: what is printed is the progress."""
+    data, trainer = training.build_data(cfg), training.build_trainer(cfg, folder, callbacks)
+    trainer.fit(training.build_model(cfg, data), data)
+
+
 @pytest.mark.parametrize(("rows", "kind"), [(24, Bar), (0, EpochLines)])
 def test_on_a_terminal_there_is_a_bar(rows: int, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """... unless it has no lines, where none would be drawn."""
@@ -119,8 +126,7 @@ def test_the_bar_counts_steps_where_these_are_the_measure(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = composed(*SMALL, "trainer.max_steps=6", "trainer.max_epochs=9", "trainer.enable_progress_bar=true")
-    data, trainer = training.build_data(cfg), training.build_trainer(cfg, tmp_path, [])
-    trainer.fit(training.build_model(cfg, data), data)
+    fit(cfg, tmp_path)
     last = capsys.readouterr().err.rstrip().rpartition("\r")[2]
     assert last.startswith("step 6/6  100% ")
 
@@ -130,8 +136,7 @@ def test_of_many_validations_a_log_file_has_some(
 ) -> None:
     """The first twenty, then fewer, and the last."""
     cfg = composed(*SMALL, "trainer.max_steps=60", "trainer.max_epochs=-1", "trainer.limit_train_batches=1")
-    data, trainer = training.build_data(cfg), training.build_trainer(cfg, tmp_path, [])
-    trainer.fit(training.build_model(cfg, data), data)
+    fit(cfg, tmp_path)
     steps = [int(step) for step in re.findall(r"^step (\d+)/60 .* s$", capsys.readouterr().out, re.MULTILINE)]
     assert steps[:21] == list(range(1, 22))
     assert steps[-1] == 60
@@ -204,8 +209,7 @@ def test_a_line_says_how_far_the_training_is(
     options: str, expected: list[str], composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = composed(*SMALL, *options.split())
-    data, trainer = training.build_data(cfg), training.build_trainer(cfg, tmp_path, [])
-    trainer.fit(training.build_model(cfg, data), data)
+    fit(cfg, tmp_path)
     lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines() if "val/mse" in line]
     assert lines == expected
 
@@ -218,8 +222,7 @@ def test_an_endless_training_says_its_epoch(
             trainer.should_stop = trainer.current_epoch == 1
 
     cfg = composed(*SMALL, "trainer.max_epochs=-1", "scheduler=constant")
-    data, trainer = training.build_data(cfg), training.build_trainer(cfg, tmp_path, [Enough()])
-    trainer.fit(training.build_model(cfg, data), data)
+    fit(cfg, tmp_path, Enough())
     lines = [line.partition("  ")[0] for line in capsys.readouterr().out.splitlines() if "val/mse" in line]
     assert lines == ["epoch 1", "epoch 2"]
 

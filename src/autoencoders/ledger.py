@@ -175,17 +175,19 @@ def measure_entry(
     """Its runs, one after the other, in folders of `out`."""
     metrics = [ledger[name]["value"] for name in answered(ledger, first)]
     commands, evaluate = runs_of(ledger[first])
-    start, before, init = ledger[first].get("start"), 0.0, None
-    if start:
-        before, init = (
-            measure_entry(ledger, start, seed, out)[0].seconds,
-            out / f"{start}-{seed}" / "0" / "run",
-        )
+    before, init = 0.0, None
+    if start := ledger[first].get("start"):
+        (begun,) = measure_entry(ledger, start, seed, out)
+        before, init = begun.seconds, _folder(out, start, seed, 0) / "run"
     measurements = (
-        measure(command, evaluate, metrics, seed, out / f"{first}-{seed}" / str(i), init)
+        measure(command, evaluate, metrics, seed, _folder(out, first, seed, i), init)
         for i, command in enumerate(commands)
     )
     return [measured._replace(seconds=before + measured.seconds) for measured in measurements]
+
+
+def _folder(out: Path, entry: str, seed: int, run: int) -> Path:
+    return out / f"{entry}-{seed}" / str(run)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,21 +16,27 @@ class Metric(NamedTuple):
     group: str
     name: str
     label: str
-    smaller_is_better: bool
     share: bool = False  # of 1, told in percent
+
+    @property
+    def smaller_is_better(self) -> bool:
+        return bool(smaller_is_better(self.name))
+
+    def better(self, value: float, other: float) -> bool:
+        return value < other if self.smaller_is_better else value > other
 
 
 # In the order in which they are chosen, of those that there are.
 METRICS = (
-    Metric("reconstruction", "mse", "mean squared error of a pixel", True),
-    Metric("colorization", "ciede2000", "colour difference ΔE00", True),
-    Metric("likelihood", "elbo", "ELBO in nats an image", False),
-    Metric("codebook", "usage", "of the codebook in use", False, True),
-    Metric("classes", "as_asked", "of samples in the requested class", False, True),
-    Metric("features", "linear_probe", "accuracy of a linear probe on the code", False, True),
-    Metric("reconstruction", "ssim", "structural similarity (1: the same)", False),
-    Metric("clustering", "accuracy", "accuracy of k-means on the code", False, True),
-    Metric("reconstruction", "psnr", "peak signal-to-noise ratio in dB", False),
+    Metric("reconstruction", "mse", "mean squared error of a pixel"),
+    Metric("colorization", "ciede2000", "colour difference ΔE00"),
+    Metric("likelihood", "elbo", "ELBO in nats an image"),
+    Metric("codebook", "usage", "of the codebook in use", share=True),
+    Metric("classes", "as_asked", "of samples in the requested class", share=True),
+    Metric("features", "linear_probe", "accuracy of a linear probe on the code", share=True),
+    Metric("reconstruction", "ssim", "structural similarity (1: the same)"),
+    Metric("clustering", "accuracy", "accuracy of k-means on the code", share=True),
+    Metric("reconstruction", "psnr", "peak signal-to-noise ratio in dB"),
 )  # fmt: skip
 MOST = 3
 LOWER_IS_BETTER = ("mse", "mae", "chroma_mse", "chroma_error", "ciede2000", "reconstruction_nll")
@@ -82,7 +88,7 @@ def _worth(scores: Mapping[str, Scores], metric: Metric, count: int) -> str:
 
 def _against(value: float, reference: float, metric: Metric, beside: str) -> str:
     """How much better or worse a value is than the reference, which `beside` names."""
-    better = value < reference if metric.smaller_is_better else value > reference
+    better = metric.better(value, reference)
     if metric.smaller_is_better and min(value, reference) > 0:
         ratio = value / reference
         if 2 / 3 < ratio < 3 / 2:
@@ -134,7 +140,7 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
         if not isinstance(value, float):
             continue
         best = _best_reference(scores, metric)
-        if best and (value > best[1] if metric.smaller_is_better else value < best[1]):
+        if best and metric.better(best[1], value):
             unit = " %" if metric.share else ""
             yield (
                 f"It does not beat {best[0]} in {metric.label}: {_text(value, metric)}{unit} against "
@@ -179,7 +185,7 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
     ]
     if not shared:
         return None
-    other = Metric(group, shared[0], shared[0], bool(smaller_is_better(shared[0])))
+    other = Metric(group, shared[0], shared[0])
     metric = next((known for known in METRICS if known.group == group and known.name in shared), other)
     values = {run: scores[run][metric.name] for run in runs}
     best, *others = sorted(runs, key=lambda run: values[run], reverse=not metric.smaller_is_better)
@@ -199,7 +205,7 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
         far = [run for run in others if run not in near]
         said += f"; {_listed(far, beside)} worse beyond chance." if far else "."
     without = _best_reference({group: {row: of for row, of in scores.items() if row not in runs}}, metric)
-    if without and (without[1] < values[best] if metric.smaller_is_better else without[1] > values[best]):
+    if without and metric.better(without[1], values[best]):
         said += f" Without any of them, {without[0]} reaches {_short(without[1], metric)}."
     return Answer(metric.name, said)
 

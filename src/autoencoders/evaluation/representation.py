@@ -79,7 +79,7 @@ def confusion(subject: Subject) -> figures.Counts:
     model's own clusters, or those of k-means on its codes."""
     own, classes = subject.test_clusters, subject.data.classes
     clusters = subject.code_clusters if own is None else own
-    counts, _ = matched(clusters, subject.test_labels, len(classes))
+    counts = contingency(clusters, subject.test_labels, len(classes))
     counts = counts[counts.sum(1) > 0]
     frequent = counts.argmax(1)
     order = np.lexsort((-counts.sum(1), frequent))[:MOST_CONFUSED]  # by class, larger ones first
@@ -100,8 +100,8 @@ def matched(
 ) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """How many images each cluster has of each class (K, classes), K being at least the number of classes,
     and the class (K,) of each cluster under the best one-to-one assignment, -1 for those that are left."""
-    counts = np.zeros((max(classes, int(clusters.max()) + 1), classes), int)
-    np.add.at(counts, (clusters, labels), 1)
+    counts = contingency(clusters, labels, classes)
+    counts = np.pad(counts, ((0, max(0, classes - len(counts))), (0, 0)))
     class_of, (assigned, to) = np.full(len(counts), -1), linear_sum_assignment(-counts)
     class_of[assigned] = to
     return counts, class_of
@@ -112,9 +112,14 @@ def agreement(
 ) -> float:
     """How well clusters and classes (N,) go together at some places, by a measure of their contingency table:
     that is counted in a moment, where scikit-learn's own functions would take seconds for all resamples."""
-    size = int(labels.max()) + 1
-    counts = np.bincount(clusters[places] * size + labels[places], minlength=(int(clusters.max()) + 1) * size)
-    return measure(counts.reshape(-1, size).astype(np.float64))
+    counts = contingency(clusters[places], labels[places], int(labels.max()) + 1)
+    return measure(counts.astype(np.float64))
+
+
+def contingency(clusters: NDArray[np.int_], labels: Labels, classes: int) -> NDArray[np.int_]:
+    """How many images (N,) each cluster has of each class (K, classes), up to the last one that has any."""
+    counts = np.bincount(clusters * classes + labels, minlength=(int(clusters.max()) + 1) * classes)
+    return counts.reshape(-1, classes)
 
 
 def mutual_information(counts: NDArray[np.float64]) -> float:

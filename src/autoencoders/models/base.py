@@ -436,8 +436,8 @@ class BaseAutoencoder(BaseModel):
                 "network=conv"
             )
         self.code_shape = code_shape(network, self.input_shape, code_dim)
-        self.bounded = self.bounded and likelihood != "gaussian_unbounded"
         self.likelihood = LIKELIHOODS[likelihood](likelihood_std, likelihood_mixtures, self.bounded)
+        self.bounded = self.likelihood.squash
         with of_part("network"):
             self.encoder = network.encoder(self.input_shape, code_dim * self.features_per_code)
             channels, *size = self.target_shape

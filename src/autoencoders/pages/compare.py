@@ -57,14 +57,14 @@ def write(
         tested_on: what the test images are.
         command: that does it again.
     """
-    drawn = list(charts_of(scores, {run.name: run.colour for run in runs}, answers))
+    colours = {run.name: run.colour for run in runs}
     html = template("compare").render(
         title=f"{len(runs)} runs on the same test images",
         runs=runs,
-        colours={run.name: run.colour for run in runs},
+        colours=colours,
         answers=[answer.sentence for answer in answers.values()],
         first=runs[0].name,
-        charts=drawn,
+        charts=list(charts_of(scores, colours, answers)),
         groups=[
             (group, columns(rows, differences[group]), rows, differences[group])
             for group, rows in scores.items()
