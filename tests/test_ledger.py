@@ -36,6 +36,7 @@ def test_values_are_found_and_judged() -> None:
         for run, low in zip(runs, (0.01, 0.03), strict=True)
     ]
     assert ledger.result_of(entry, runs)["interval"] == pytest.approx([2, 4])
+    assert ledger.result_of(entry, [run._replace(gpu="H100") for run in runs])["gpu"] == "H100"
     with pytest.raises(ValueError, match="has no reconstruction/PCA 16/mse"):
         ledger.result_of({**entry, "title": "a", "value": "reconstruction/PCA 16/mse"}, runs)
     lower = {**entry, "better": "lower", "tolerance": 0.01}
@@ -53,8 +54,10 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def process(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
         known.append(arguments[1:])
         if arguments[1] == "evaluate.py":
-            folder = Path(arguments[2].removeprefix("run=").strip("'")) / "evaluation"
+            run = Path(arguments[2].removeprefix("run=").strip("'"))
+            folder = run / "evaluation"
             folder.mkdir(parents=True)
+            (run / "environment.json").write_text('{"machine": {"gpus": ["H100", "H100"]}}')
             (folder / "groups.json").write_text('{"g": {"model": {"m": 2}}}')
             (folder / "groups_intervals.json").write_text('{"g": {"model": {"m": [1, 3]}}}')
         return subprocess.CompletedProcess(arguments, int("model=bad" in arguments))
@@ -79,6 +82,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, called: list[li
         done = measured.measure("model=vae", "", ["g"], 0, tmp_path / "a")
         assert (done.value("g/model/m"), done.value("g/model/n")) == (2.0, None)
         assert (done.interval("g/model/m"), done.interval("g/PCA 2/m")) == ((1.0, 3.0), None)
+        assert done.gpu == "H100"
     assert [words[0] for words in called] == ["train.py", "evaluate.py"]
     measured.measure("model=vae", "x=1", ["g"], 0, tmp_path / "a")
     assert len(called) == 4
@@ -96,16 +100,17 @@ MEASURED: ledger.Measured = {
     "code2": {
         "0": {"value": 0.03, "seconds": 60.0, "interval": [0.02, 0.04]},
         "1": {"value": 0.04, "seconds": 50.0},
+        "2": {"value": 0.035, "seconds": 5.0, "gpu": "H100"},
     },
-    "linear": {"0": {"value": 0.026, "seconds": 9.0}},
+    "linear": {"0": {"value": 0.026, "seconds": 9.0, "gpu": "H100"}},
 }
 
 
 def test_the_table_says_how_far_off_we_are() -> None:
     code2, linear, deep30 = ledger.table(MEASURED).splitlines()[2:]
-    assert (
-        "| 0.0392 | **0.035** ± 0.0071 | 0.02 to 0.04 | reached | `experiment=latent_space` | 50 s |" in code2
-    )
+    assert "| 0.0392 | **0.035** ± 0.005 | 0.02 to 0.04 | reached | `experiment=latent_space` | 50 s |" in code2
+    assert "on one H100: seed 2<" in code2
+    assert linear.endswith("| `model=linear` |  |")
     assert "| 3 | **3.3** (one seed) |  | missed by 10.0% |" in deep30
     assert "not seen by us" in deep30
     assert "protocol: test MSE of [0, 1] images" in linear
@@ -114,7 +119,7 @@ def test_the_table_says_how_far_off_we_are() -> None:
 
 def test_the_readme_has_the_rows_that_are_marked_for_it_and_the_count_of_all() -> None:
     code2, deep30, _, count = ledger.short_table(MEASURED).splitlines()[2:]
-    assert code2 == "| autoencoder, MNIST, code of 2 | 0.0392 | **0.035** ± 0.0071 | reached | 50 s |"
+    assert code2 == "| autoencoder, MNIST, code of 2 | 0.0392 | **0.035** ± 0.005 | reached | 50 s |"
     assert "missed by 10.0%" in deep30
     assert count.startswith("2 of 3 results are reached")
 

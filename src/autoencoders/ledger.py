@@ -9,7 +9,7 @@ interrupted; remove the folder to measure again.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -26,7 +26,7 @@ from autoencoders.measured import Measurement, measure, side_by_side
 MEASURED = REPOSITORY / "docs" / "ledger.json"
 START, END = "<!-- ledger: made by `make reproduce` -->", "<!-- end of ledger -->"
 SEEDS = 3  # of an entry that does not say how many
-# seed: {"value": ..., "seconds": ..., "interval": [low, high]}, the last where there is one
+# seed: {"value": ..., "seconds": ..., "interval": [low, high], "gpu": ...}, the last two where there is one
 Results = Mapping[str, Mapping[str, Any]]
 Measured = dict[str, dict[str, dict[str, Any]]]  # entry: results
 
@@ -62,6 +62,8 @@ def result_of(entry: Mapping[str, Any], measurements: Sequence[Measurement]) -> 
     }
     if None not in intervals:
         result["interval"] = [times * mean(ends) for ends in zip(*filter(None, intervals), strict=True)]
+    if gpu := next((m.gpu for m in measurements if m.gpu), None):
+        result["gpu"] = gpu
     return result
 
 
@@ -84,6 +86,7 @@ def table(measured: Measured) -> str:
             f"protocol: {entry['protocol']}",
             *([f"ours: {entry['differs']}"] if "differs" in entry else []),
             *([f"why missed: {entry['missed']}"] if "missed" in entry else []),
+            *_on_gpus(measured[name]),
         ]
         said = _said(entry)
         if "each" in entry:
@@ -157,7 +160,15 @@ def _ours(results: Results) -> float:
 
 
 def _seconds(results: Results) -> str:
-    return f"{min(result['seconds'] for result in results.values()):.0f} s"  # other work only adds
+    on_cpu = [result["seconds"] for result in results.values() if "gpu" not in result]
+    return f"{min(on_cpu):.0f} s" if on_cpu else ""  # the fastest: other work only adds
+
+
+def _on_gpus(results: Results) -> Iterator[str]:
+    """Which seeds were trained on a GPU."""
+    for gpu in sorted({result["gpu"] for result in results.values() if "gpu" in result}):
+        seeds = sorted((seed for seed in results if results[seed].get("gpu") == gpu), key=int)
+        yield f"on one {gpu}: seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
 
 
 def answered(ledger: Mapping[str, Mapping[str, Any]], first: str) -> list[str]:

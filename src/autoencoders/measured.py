@@ -31,6 +31,7 @@ class Measurement(NamedTuple):
     scores: dict[str, Any]  # {"<group>": {"<row>": {"<metric>": value}}}
     seconds: float  # of the training, as a process
     intervals: Mapping[str, Any] = MappingProxyType({})  # likewise, [low, high] for what has one
+    gpu: str | None = None  # that it was trained on
 
     def value(self, metric: str) -> float | None:
         """That of "<group>/<row>/<metric>"; None if there is none."""
@@ -74,7 +75,9 @@ def _measure(
     if kept.is_file():
         known = json.loads(kept.read_text())
         if {name: known.get(name) for name in asked} == asked:
-            return Measurement(known["scores"], known["seconds"], known.get("intervals", {}))
+            return Measurement(
+                known["scores"], known["seconds"], known.get("intervals", {}), known.get("gpu")
+            )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run = folder / "run"
@@ -95,8 +98,10 @@ def _measure(
         process("evaluate.py", f"run='{run}'", *evaluate.split(), f"groups={','.join(groups)}")
     files = (run / "evaluation" / name for name in ("groups.json", "groups_intervals.json"))
     scores, intervals = (json.loads(file.read_text()) for file in files)
-    write_json(kept, {**asked, "seconds": seconds, "scores": scores, "intervals": intervals})
-    return Measurement(scores, seconds, intervals)
+    gpus = json.loads((run / "environment.json").read_text())["machine"]["gpus"]
+    measured = Measurement(scores, seconds, intervals, gpus[0] if gpus else None)
+    write_json(kept, {**asked, **measured._asdict()})
+    return measured
 
 
 def side_by_side(todo: Mapping[Key, Callable[[], Result]], jobs: int) -> Iterator[tuple[Key, Result | None]]:
