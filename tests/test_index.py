@@ -151,12 +151,12 @@ SEED_0 = [("model.code_dim=2", "seed=0"), ("model.code_dim=4", "seed=0")]
         (
             [*SEED_0, ("model.code_dim=2", "seed=1")], (0.04, 0.08), "val/mse",
             [pytest.approx(0.5**0.5 * 0.02), 0],
-            "val/mse over model.code_dim. Bars are ± one standard deviation over seeds. Where there is none, "
+            "val/mse against model.code_dim. Bars are ± one standard deviation over seeds. Where there is none, "
             "there is one seed.",
         ),
         (
             SEED_0, (0.04, 0.08), "test/mse", [pytest.approx(0.03), 0],
-            "test/mse over model.code_dim, in the place of val/mse. Bars are 95 % intervals over the test "
+            "test/mse against model.code_dim, in the place of val/mse. Bars are 95 % intervals over the test "
             "images, not what another seed would change. Where there is none, it was not evaluated.",
         ),
         (SEED_0, (0.06, 0.08), "val/mse", None, "One seed each, so chance"),
@@ -197,7 +197,9 @@ def test_a_page_loads_itself_again_while_jobs_run(tmp_path: Path, monkeypatch: p
     folder = make_sweep(tmp_path / "latent")
     live = sweeps.Live(folder)
     live()
-    assert 'http-equiv="refresh"' in (folder / "summary.html").read_text()
+    page = (folder / "summary.html").read_text()
+    assert 'http-equiv="refresh"' in page
+    assert "4 finished, 1 running." in page
     (folder / "summary.html").unlink()
     live()
     assert not (folder / "summary.html").exists()  # it was written a moment ago

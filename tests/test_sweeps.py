@@ -356,6 +356,21 @@ def test_a_summary_is_made_from_the_folders_alone(tmp_path: Path, capsys: pytest
     assert "unfinished" in page
 
 
+def test_a_sweep_ends_with_what_to_type_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The best job is evaluated; where it is, the two best are compared."""
+    folder = tmp_path / "a sweep"
+    for number, size in enumerate((2, 32, 16)):
+        job(folder / str(number), [f"model.code_dim={size}"], mse=1 / size)
+        for name in ("checkpoints/best.ckpt", "evaluation/metrics.json"):
+            (folder / str(number) / name).parent.mkdir()
+    (folder / "1" / "checkpoints" / "best.ckpt").touch()
+    sweeps.finish(folder, trust=False)
+    assert f"next   python evaluate.py 'run={folder}/1'\n" in capsys.readouterr().out
+    (folder / "1" / "evaluation" / "metrics.json").write_text('{"reconstruction": {}}')
+    sweeps.finish(folder, trust=False)
+    assert f"next   python -m autoencoders.compare '{folder}/1' '{folder}/2'\n" in capsys.readouterr().out
+
+
 def test_points_of_several_seeds_are_their_mean_and_deviation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+Interval = tuple[float, float]  # of confidence
+
 
 def number(text: Any) -> float | None:
     """The finite number that a text says; None where it says none."""

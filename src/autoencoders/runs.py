@@ -219,12 +219,16 @@ def resume_command(folder: Path) -> str:
 
 
 def command_for(folder: Path, script: str, key: str, *more: str) -> str:
-    """`python <script> <key>=<folder> <more>` for a run or a sweep of the user's own, with trust=true where
-    it uses other classes than the project's."""
+    """`python <script> <key>=<folder> <more>` for a run or a sweep of the user's own."""
+    return to_paste("python", script_path(script), f"{key}={folder}", *more, *trusting(folder))
+
+
+def trusting(folder: Path) -> list[str]:
+    """The word that lets a run or a sweep of the user's own use other classes than the project's, where it
+    does."""
     configs = [folder / CONFIG, *folder.glob(f"*/{CONFIG}")]
-    trust = any(untrusted.needs_trust(path) for path in configs if path.is_file())
-    words = ["python", script_path(script), f"{key}={folder}", *more]
-    return to_paste(*words, *(["trust=true"] if trust else []))
+    needed = any(untrusted.needs_trust(path) for path in configs if path.is_file())
+    return ["trust=true"] if needed else []
 
 
 # ---- the folder --------------------------------------------------------------------------------------------

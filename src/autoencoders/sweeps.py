@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig
 from autoencoders import jobs, runs, untrusted
 from autoencoders.chance import near_best
 from autoencoders.config import check
-from autoencoders.digits import number, plus_minus
+from autoencoders.digits import Interval, number, plus_minus
 from autoencoders.errors import UserError, one_line, one_line_errors
 from autoencoders.files import atomic_write
 from autoencoders.overrides import OF_A_SWEEP, parse_stored_override, quoted, translate
@@ -29,8 +29,6 @@ UNINTERESTING = ("logger", "hydra", "data.root", "evaluate", "resume")  # overri
 EVERY_S, SHARE = 10, 50  # a running sweep's page is written at most so often, and in a 50th of the time
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics of the table in the terminal; the CSV has all
 
-Interval = tuple[float, float]
-
 
 @dataclass
 class Row:
@@ -38,7 +36,7 @@ class Row:
 
     name: str
     overrides: dict[str, str]
-    status: str  # finished, failed, pruned or unfinished
+    status: str  # finished, failed, pruned, unfinished or running
     metrics: dict[str, float]
     error: str = ""
     code_dim: int | None = None
@@ -270,6 +268,8 @@ def show(folder: Path, live: bool) -> None:
     columns = columns_of(folder)
     for row in rows:
         row.metrics |= chosen(row.scores, columns)
+        if live and row.status == "unfinished":
+            row.status = "running"
     mark(folder, rows, metric)
     page(folder, rows, metric, reference, columns, live)
 
@@ -437,6 +437,25 @@ def finish(folder: Path, trust: bool) -> None:
             f"error: {len(failed)} of {len(rows)} jobs failed; run them again with: {again}", file=sys.stderr
         )
         raise SystemExit(1)
+    _say_next(folder, finished, settings(folder)[0])
+
+
+def _say_next(folder: Path, rows: Sequence[Row], metric: str) -> None:
+    """What one may type next: an evaluation of the best job or, where it has one, its comparison with the
+    next best."""
+    known = sorted((row for row in rows if metric in row.metrics), key=lambda row: row.metrics[metric])
+    best, *others = (folder / row.name for row in known) if known else (None,)
+    if best is None:
+        return
+    if not runs.is_evaluated(best):
+        command, about = runs.command_for(best, "evaluate.py", "run"), "evaluates the best job"
+    elif others:
+        words = ("python", "-m", "autoencoders.compare", best, others[0], *runs.trusting(folder))
+        command = runs.to_paste(*words)
+        about = "compares the two best jobs on the same test images"
+    else:
+        return
+    print(f"\n  next   {command}\n         ({about})")
 
 
 def write_levels(folder: Path, rows: Sequence[Row], key: str, values: Sequence[float], trust: bool) -> None:

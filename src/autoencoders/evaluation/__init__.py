@@ -88,7 +88,7 @@ def evaluate_run(run: Path, cfg: DictConfig, trained_before: bool = False) -> di
             say_where(where)
     print()
     near = runs.near(run)
-    say_next("under other corruptions", runs.command_for(near, "evaluate.py", "run", "grid=true"))
+    say_next("tests it on six kinds of corruption", runs.command_for(near, "evaluate.py", "run", "grid=true"))
     sys.stdout.flush()
     return scores
 
@@ -132,6 +132,10 @@ def evaluate(
         and what was evaluated.
     """
     subject = Subject(model, data)
+    groups = groups_of(subject, bound)
+    named = ["reconstruction", *groups, *(["generation"] if model.has_code else [])]
+    print()
+    say_wrapped("evaluation", f"{len(data.test):,} test images: {', '.join(named)}")
     scores, pictures = dict[str, Scores](), figures.draw_all(model, data, data.test, images)
 
     def keep(group: str, of_group: Scores) -> None:
@@ -145,7 +149,7 @@ def evaluate(
         errors.numpy(), x="mse of an image", title="test images by their error"
     )
     pictures["best_and_worst"] = figures.Rows(best_and_worst(subject, errors, images))
-    for name, group in groups_of(subject, bound).items():
+    for name, group in groups.items():
         keep(name, group(subject))
     if "clustering" in scores and len(data.classes) <= representation.MOST_CONFUSED:
         pictures["clusters"] = representation.confusion(subject)

@@ -57,12 +57,12 @@ class Plane(NamedTuple):
 def plane(subject: Subject) -> Plane:
     codes, size = subject.test_codes, subject.model.code_dim
     if size == 2:
-        origin, basis, axes = np.zeros(2), np.eye(2), "the two dimensions of the code"
+        origin, basis, axes = np.zeros(2), np.eye(2), "the code's two numbers (the first to the right, the second up)"
     else:
         origin, directions, _ = subject.test_directions
         basis = np.zeros((2, size))
         basis[: min(2, size)] = directions[:2]
-        axes = "the two directions in which the codes vary most"
+        axes = "the two main directions of the codes (the first to the right, the second up)"
     edges = np.quantile((codes - origin) @ basis.T, np.linspace(0.005, 0.995, SIDE + 1), axis=0)
     return Plane(origin, basis, edges, axes)
 
@@ -108,6 +108,7 @@ def explorer(subject: Subject, refused: str = "") -> dict[str, Any]:
         "axes": flat.axes,
         "far": flat.far(codes.numpy()),
         "count": len(codes),
+        "some": len(codes) < len(test),
         "why": refused,
         "difference": f"{difference:.1g}",
         "of_first": not subject.model.decodes_alone,

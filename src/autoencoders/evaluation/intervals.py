@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from autoencoders.digits import plus_minus
+from autoencoders.digits import Interval, plus_minus
 from autoencoders.evaluation.subject import Scores
 
 RESAMPLES, LEVEL, SEED = 1000, 0.95, 0
@@ -22,7 +22,6 @@ EXPLAINED = (
     f"test images ({FEW} for scores that are no mean over images). It covers the choice of test images only. "
     "Scores of samples and properties of the code have none."
 )
-Interval = tuple[float, float]
 Places = NDArray[np.int64]  # of test images
 
 

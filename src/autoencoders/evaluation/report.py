@@ -105,7 +105,7 @@ def write(
             robustness(run),
         ]
         html: str = pages.template("report").render(
-            title=f"{pages.words(_class(cfg.model))} on {_class(cfg.data)}",
+            title=pages.words(f"{_class(cfg.model)} on {_class(cfg.data)}"),
             sentence=sentence(cfg, metrics, subject),
             numbers=numbers(scores, len(subject.data.test)),
             first=strips(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
@@ -143,8 +143,8 @@ def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> s
     took = f"{epochs:g} epoch{'s' * (epochs != 1)} ({duration(metrics.get('seconds', 0))})" if epochs else ""
     task = f"to undo {corruption}, " if corruption else "to colour gray images, " if _colours(model) else ""
     return (
-        f"{class_name(cfg.model)} ({parameters:,} parameters) {does}. It was trained {task}on "
-        f"{len(data.train):,} images of {class_name(cfg.data)}{took and f' for {took}'}, and tested on "
+        f"{pages.words(class_name(cfg.model))} ({parameters:,} parameters) {does}. It was trained {task}on "
+        f"{len(data.train):,} images of {pages.words(class_name(cfg.data))}{took and f' for {took}'}, and tested on "
         f"{len(data.test):,} others."
     )
 

@@ -58,5 +58,5 @@ def png(pixels: NDArray[np.uint8]) -> str:
 
 
 def words(name: str) -> str:
-    """A class's name, which a narrow page may break."""
+    """A class's name as words: "Denoising Autoencoder", "Gray CIFAR10"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
-from autoencoders.digits import number
+from autoencoders.digits import Interval, number
 from autoencoders.palette import COLOURS
 
 Line = tuple[Sequence[Any], Sequence[float]]
-Interval = tuple[float, float]
 MOST_POINTS = 500  # of a line: beyond, every k-th and the last
 LETTERS = 22  # in a line of what stands beside an interval
+APART = 0.06  # of an axis of parallel coordinates, so that two numbers don't overlap
 
 
 class Chart(NamedTuple):
@@ -52,7 +52,7 @@ def lines(
         )  # fmt: skip
     layout = _layout(x, y, legend=len(series) > 1)
     layout["yaxis"]["type"] = "log" if log_y and _positive(traces, "y") else "linear"
-    return Chart(caption, traces, layout, f"{y} over {x}: {', '.join(map(str, series))}")
+    return Chart(caption, traces, layout, f"{y} against {x}: {', '.join(map(str, series))}")
 
 
 def intervals(
@@ -175,7 +175,10 @@ def axis(values: Sequence[Any]) -> Axis:
     scale = math.log if low > 0 and high > 8 * low else float
     width = (scale(high) - scale(low)) or 1
     at = {value: (scale(value) - scale(low)) / width for value in known}
-    shown = sorted(at) if len(at) <= 8 else [low, high]
+    shown = [low]
+    for value in sorted(at):  # where there is room for it, also below the last
+        if at[value] - at[shown[-1]] > APART and (value == high or 1 - at[value] > APART):
+            shown.append(value)
     return Axis([at[value] for value in known], [(at[value], f"{value:.4g}") for value in shown])
 
 

@@ -11,10 +11,10 @@ from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
 from autoencoders.pages import charts, template
 
-BARS = "Bars are each run's own 95 % interval over the test images."
-PAIRED = (
-    f"{BARS} The runs are compared image by image, which is more precise: bars may overlap although the "
-    "difference is beyond chance. Neither covers what another seed would change."
+BARS = (
+    "Bars are each run's own 95 % interval over the test images. The runs are compared image by image, which "
+    "is more precise: bars may overlap although the difference is beyond chance. Neither covers what another "
+    "seed would change."
 )
 DIFFERENCES = (
     "The small number below a score is its difference from that of {first}, image by image. Its ± is half of "
@@ -74,6 +74,7 @@ def write(
         found=found,
         notes=notes,
         command=command,
+        bars=BARS,
         intervals=intervals.EXPLAINED,
         explained=DIFFERENCES.format(first=runs[0].name),
         number=intervals.text,
@@ -94,8 +95,7 @@ def charts_of(
         ends = {run: (float(v), getattr(v, "interval", None)) for run, v in values.items()}
         if any(interval for _, interval in ends.values()):
             better = {True: ": smaller is better", False: ": larger is better", None: ""}
-            said = f"{group.capitalize()}{better[smaller_is_better(metric)]}."
-            caption = f"{said} {PAIRED if (group, metric) in answered else BARS}"
+            caption = f"{group.capitalize()}{better[smaller_is_better(metric)]}."
             title = "mean squared error" if metric == "mse" else metric
             yield charts.intervals(ends, title, caption, colours, from_zero=False)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from autoencoders import untrusted
 from autoencoders.config import REPOSITORY, class_name
 from autoencoders.files import atomic_write
-from autoencoders.pages import charts, data_uri, template
+from autoencoders.pages import charts, data_uri, template, words
 from autoencoders.runs import CONFIG, THUMBNAIL
 from autoencoders.sweeps import (
     Row,
@@ -22,7 +22,7 @@ from autoencoders.sweeps import (
 
 REFRESH_S = 15  # while jobs run
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics that the table begins with
-STATUSES = ("finished", "failed", "pruned", "unfinished")
+STATUSES = ("finished", "failed", "pruned", "running", "unfinished")
 MOST_IN_SHEET = 60  # jobs
 LARGEST_PICTURE = 2**20  # bytes
 
@@ -102,9 +102,8 @@ def _trained(folder: Path, rows: Sequence[Row]) -> str:
         data = untrusted.read_mapping(config).get("data")
         if isinstance(data, dict):
             size = data.get("train_size")
-            said.append(
-                f"{size:,} images of {class_name(data)}" if isinstance(size, int) else class_name(data)
-            )
+            name = words(class_name(data))
+            said.append(f"{size:,} images of {name}" if isinstance(size, int) else name)
     epochs = {row.metrics["epochs"] for row in rows if "epochs" in row.metrics}
     if len(epochs) == 1:
         said.append(f"{(only := epochs.pop()):g} epoch{'s' * (only != 1)}")
@@ -160,7 +159,7 @@ def answer(rows: Sequence[Row], metric: str, reference: str) -> charts.Chart:
         {name: (xs, ys) for name, (xs, ys, _) in lines.items()},
         series.x,
         metric,
-        f"{metric} over {series.x}{instead}. {_of_chance(series)}",
+        f"{metric} {'against' if series.numeric else 'by'} {series.x}{instead}. {_of_chance(series)}",
         markers=True,
     )
     for trace, (name, (xs, ys, spreads)) in zip(chart.traces, lines.items(), strict=True):
