@@ -151,8 +151,8 @@ SEED_0 = [("model.code_dim=2", "seed=0"), ("model.code_dim=4", "seed=0")]
         (
             [*SEED_0, ("model.code_dim=2", "seed=1")], (0.04, 0.08), "val/mse",
             [pytest.approx(0.5**0.5 * 0.02), 0],
-            "val/mse against model.code_dim. Bars are ± one standard deviation over seeds. Where there is none, "
-            "there is one seed.",
+            "val/mse against model.code_dim. Bars are ± one standard deviation over seeds. Where there is "
+            "none, there is one seed.",
         ),
         (
             SEED_0, (0.04, 0.08), "test/mse", [pytest.approx(0.03), 0],

@@ -108,7 +108,9 @@ MEASURED: ledger.Measured = {
 
 def test_the_table_says_how_far_off_we_are() -> None:
     code2, linear, deep30 = ledger.table(MEASURED).splitlines()[2:]
-    assert "| 0.0392 | **0.035** ± 0.005 | 0.02 to 0.04 | reached | `experiment=latent_space` | 50 s |" in code2
+    assert (
+        "| 0.0392 | **0.035** ± 0.005 | 0.02 to 0.04 | reached | `experiment=latent_space` | 50 s |" in code2
+    )
     assert "on one H100: seed 2<" in code2
     assert linear.endswith("| `model=linear` |  |")
     assert "| 3 | **3.3** (one seed) |  | missed by 10.0% |" in deep30

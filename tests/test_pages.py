@@ -91,11 +91,11 @@ def test_learning_curves_are_those_of_the_file(tmp_path: Path) -> None:
         "step,train/loss,train/lr,val/loss,val/mse\n"
         "10,5.0,0.1,,\n20,4.0,0.1,,\n20,,,4.5,0.3\n40,nan,0.1,,\n40,,,4.6,0.4\n"
     )
-    error, loss = report.learning(file)
+    error, loss = report.learning(file, "val/mse")
     assert [(t["x"], t["y"]) for t in error.traces] == [([20, 40], [0.3, 0.4])]
     assert "lowest at step 20" in error.caption
     assert [(t["name"], t["y"]) for t in loss.traces] == [("training", [5, 4]), ("validation", [4.5, 4.6])]
-    assert list(report.learning(tmp_path / "none.csv")) == []
+    assert list(report.learning(tmp_path / "none.csv", "val/mse")) == []
 
 
 def test_charts_take_no_text_for_tags_and_no_nan_for_a_number() -> None:

@@ -57,7 +57,11 @@ class Plane(NamedTuple):
 def plane(subject: Subject) -> Plane:
     codes, size = subject.test_codes, subject.model.code_dim
     if size == 2:
-        origin, basis, axes = np.zeros(2), np.eye(2), "the code's two numbers (the first to the right, the second up)"
+        origin, basis, axes = (
+            np.zeros(2),
+            np.eye(2),
+            "the code's two numbers (the first to the right, the second up)",
+        )
     else:
         origin, directions, _ = subject.test_directions
         basis = np.zeros((2, size))

@@ -19,8 +19,8 @@ FEW = 200  # resamples of what is no mean, and so is computed anew of each
 BLOCK = 4_000_000  # numbers of the resamples that are held at once
 EXPLAINED = (
     f"± is half of a {100 * LEVEL:g} % confidence interval from {RESAMPLES:,} bootstrap resamples of the "
-    f"test images ({FEW} for scores that are no mean over images). It covers the choice of test images only. "
-    "Scores of samples and properties of the code have none."
+    f"test images ({FEW} for scores that are not means over images). It covers the choice of test images "
+    "only. Scores of samples and properties of the code have none."
 )
 Places = NDArray[np.int64]  # of test images
 

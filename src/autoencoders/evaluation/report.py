@@ -92,7 +92,7 @@ def write(
     }
     reconstructions, command = pictures.get("reconstructions"), facts.pop("command", "")
 
-    curves = [("chart", chart) for chart in learning(run / "metrics.csv")]
+    curves = [("chart", chart) for chart in learning(run / "metrics.csv", cfg.objective)]
 
     def page(explored: dict[str, Any] | None) -> str:
         left, of_code = dict(tables), [("explorer", explored)] if explored else []
@@ -144,8 +144,8 @@ def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> s
     task = f"to undo {corruption}, " if corruption else "to colour gray images, " if _colours(model) else ""
     return (
         f"{pages.words(class_name(cfg.model))} ({parameters:,} parameters) {does}. It was trained {task}on "
-        f"{len(data.train):,} images of {pages.words(class_name(cfg.data))}{took and f' for {took}'}, and tested on "
-        f"{len(data.test):,} others."
+        f"{len(data.train):,} images of {pages.words(class_name(cfg.data))}{took and f' for {took}'}, and "
+        f"tested on {len(data.test):,} others."
     )
 
 
@@ -153,9 +153,9 @@ def _colours(model: BaseModel) -> bool:
     return (model.input_shape[0], model.target_shape[0]) == (1, 3)
 
 
-def learning(path: Path) -> Iterator[charts.Chart]:
+def learning(path: Path, objective: str) -> Iterator[charts.Chart]:
     """A chart of each quantity that metrics.csv holds over the steps, training and validation together; the
-    error first."""
+    error first. The best checkpoint is that of the least `objective`."""
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for row in csv.DictReader(untrusted.read_text(path).splitlines()) if path.is_file() else ():
         step = number(row.get("step"))
@@ -170,24 +170,34 @@ def learning(path: Path) -> Iterator[charts.Chart]:
         lines = curves[name]
         if all(len(xs) < 2 for xs, _ in lines.values()):
             continue
-        title = "mean squared error" if name == "mse" else name
-        yield charts.lines(lines, "step", title, _of_curve(name, lines), log_y=name == "mse")
+        title = _LOGGED.get(name, (name, ""))[0]
+        title += f" ({next(iter(lines))})" if len(lines) == 1 else ""
+        yield charts.lines(lines, "step", title, _of_curve(name, lines, objective), log_y=name == "mse")
 
 
 _STAGES = {"train": "training", "val": "validation"}
+_LOGGED = {  # what it is called, and what it is
+    "mse": ("mean squared error", ""),
+    "loss": (
+        "loss",
+        "What training minimises, in nats, with a constant part. Validation above training: overfitting.",
+    ),
+    "nll": ("-log p(x|h)", "The loss's reconstruction term, in nats."),
+    "kl": ("KL divergence", "Of the code's distribution from the prior, in nats: what the code says of x."),
+}
 
 
-def _of_curve(name: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+def _of_curve(name: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], objective: str) -> str:
     if name != "mse":
-        constant = " It is in nats and has a constant part." if name == "loss" else ""
-        return f"A validation curve that leaves the training curve is a sign of overfitting.{constant}"
+        return _LOGGED.get(name, ("", "A part of the loss, or a quantity that the model watches."))[1]
     steps, errors = lines.get("validation", ([], []))
     if not errors:
         return "The error of training images."
     best = int(np.argmin(errors))
     if best == len(errors) - 1:
         return "The validation error was still falling at the end: longer training may help."
-    return f"The validation error was lowest at step {steps[best]:,.0f}; those weights were kept."
+    kept = "those weights were kept" if objective == "val/mse" else f"kept are those of the least {objective}"
+    return f"The validation error was lowest at step {steps[best]:,.0f}; {kept}."
 
 
 def reconstruction(
@@ -279,11 +289,11 @@ def cells(counts: Counts) -> Cells:
     """Of clusters and classes."""
     shares = counts.counts / np.maximum(counts.counts.sum(1, keepdims=True), 1)
     lines = [
-        (name, list(zip(line.tolist(), of_line.tolist(), strict=True)))
+        (f"mostly {name}", list(zip(line.tolist(), of_line.tolist(), strict=True)))
         for name, line, of_line in zip(counts.down, counts.counts, shares, strict=True)
     ]
     caption = (
-        "Test images of each class (columns) in each cluster (rows, named after their most frequent class). "
+        "Test images of each class (columns) in each cluster (rows, by their most frequent class). "
         "Classes that share a row look alike to the code; a class with several rows is split."
     )
     return Cells(caption, counts.title, counts.across, lines)
@@ -291,8 +301,15 @@ def cells(counts: Counts) -> Cells:
 
 def _samples(pictures: Mapping[str, Picture]) -> list[tuple[str, Images]]:
     sheets = [p for name, p in pictures.items() if name.startswith("samples") and isinstance(p, Sheet)]
-    said = "Decoded from random codes: "
-    return [("images", _sheet(sheet, f"{said}{sheet.title.removeprefix('samples: ')}.")) for sheet in sheets]
+    drawn = [sheet.title.removeprefix("samples: ") for sheet in sheets]
+    said = [f"Decoded from codes drawn from {_DRAWN_FROM.get(name, f'the {name}')}." for name in drawn]
+    return [("images", _sheet(*both)) for both in zip(sheets, said, strict=True)]
+
+
+_DRAWN_FROM = {
+    "Gaussian of the codes": "a Gaussian fitted to the codes",
+    "mixture of Gaussians": "a mixture of Gaussians fitted to the codes",
+}
 
 
 def robustness(run: Path) -> Section:
