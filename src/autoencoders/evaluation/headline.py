@@ -44,6 +44,7 @@ HIGHER_IS_BETTER = (
     "psnr", "ssim", "gain_db", "accuracy", "accuracy_2", "accuracy_5", "linear_probe", "knn", "elbo",
 )  # fmt: skip
 OF_THE_MODEL = ("model", "model, whitened", "own clusters")
+COPIED = 1e-9  # the mse of PCA with as many numbers as an image has: that is the image
 ORACLES = ("ground truth", "test images", "training images")  # rows that are no way of doing it
 
 
@@ -112,8 +113,7 @@ def _best_reference(
         if row not in (*OF_THE_MODEL, *ORACLES)
         and not (alike and row == "pixels")
         and math.isfinite(metrics.get(metric.name, math.nan))
-        # PCA with as many numbers as an image has is a copy of it.
-        and scores.get("reconstruction", {}).get(row, {}).get("mse", 1) > 1e-9
+        and scores.get("reconstruction", {}).get(row, {}).get("mse", 1) > COPIED
     }
     if not rows:
         return None

@@ -22,7 +22,7 @@ from autoencoders.config import class_name, shareable
 from autoencoders.digits import number
 from autoencoders.evaluation import intervals
 from autoencoders.evaluation.explorer import LARGEST, explorer
-from autoencoders.evaluation.headline import limits, numbers
+from autoencoders.evaluation.headline import COPIED, limits, numbers
 from autoencoders.evaluation.subject import Scores, Subject, averaged
 from autoencoders.figures import Counts, Picture, Rows, Sheet
 from autoencoders.files import atomic_write
@@ -138,7 +138,9 @@ def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> s
     data, model = subject.data, subject.model
     parameters = sum(parameter.numel() for parameter in model.parameters())
     pixels = f"the {math.prod(model.input_shape):,} values of an image"
-    does = f"turns {pixels} into a code of {model.code_dim:,}" if model.has_code else f"corrects {pixels}"
+    symbols = model.code_bits < 32 * model.code_dim
+    size = f"{model.code_bits:,.0f} bits" if symbols else f"{model.code_dim:,}"
+    does = f"turns {pixels} into a code of {size}" if model.has_code else f"corrects {pixels}"
     corruption, epochs = _described(cfg.get("corruption")), metrics.get("epochs")
     took = f"{epochs:g} epoch{'s' * (epochs != 1)} ({duration(metrics.get('seconds', 0))})" if epochs else ""
     task = f"to undo {corruption}, " if corruption else "to colour gray images, " if _colours(model) else ""
@@ -205,7 +207,7 @@ def reconstruction(
 ) -> Iterator[tuple[str, charts.Chart | Images]]:
     """The error against its references, over images, and the best, the median and the worst images."""
     rows = {row: m["mse"] for row, m in scores.get("reconstruction", {}).items() if "mse" in m}
-    rows = {row: value for row, value in rows.items() if isinstance(value, float)}
+    rows = {row: v for row, v in rows.items() if isinstance(v, float) and (row == "model" or v > COPIED)}
     if len(rows) > 1:
         both = {row: (float(value), getattr(value, "interval", None)) for row, value in rows.items()}
         caption = "The model's mean squared error beside simple references; smaller is better."
@@ -309,6 +311,8 @@ def _samples(pictures: Mapping[str, Picture]) -> list[tuple[str, Images]]:
 _DRAWN_FROM = {
     "Gaussian of the codes": "a Gaussian fitted to the codes",
     "mixture of Gaussians": "a mixture of Gaussians fitted to the codes",
+    "uniform codes": "all symbols alike",
+    "learnt prior": "a learnt prior of the symbols",
 }
 
 

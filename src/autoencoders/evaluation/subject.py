@@ -160,7 +160,7 @@ class Subject:
         """Of PCA's row: how many numbers, and what it was fitted on if not on all training images."""
         images = self._pca_images
         fitted = f" (fitted on {images:,} images)" if images < len(self.data.train) else ""
-        return f"PCA {self.model.code_dim}{fitted}"
+        return f"PCA {min(self.model.code_dim, self.inputs)}{fitted}"
 
     @property
     def _pca_images(self) -> int:
