@@ -359,8 +359,8 @@ def test_a_summary_is_made_from_the_folders_alone(tmp_path: Path, capsys: pytest
 def test_a_sweep_ends_with_what_to_type_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The best job is evaluated; where it is, the two best are compared."""
     folder = tmp_path / "a sweep"
-    for number, size in enumerate((2, 32, 16)):
-        job(folder / str(number), [f"model.code_dim={size}"], mse=1 / size)
+    for number, (size, seed) in enumerate([(2, 0), (32, 0), (16, 0), (32, 1)]):
+        job(folder / str(number), [f"model.code_dim={size}", f"seed={seed}"], mse=1 / size + seed / 100)
         for name in ("checkpoints/best.ckpt", "evaluation/metrics.json"):
             (folder / str(number) / name).parent.mkdir()
     (folder / "1" / "checkpoints" / "best.ckpt").touch()

@@ -247,7 +247,7 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     """As many digits as their spread leaves a meaning to."""
     if not values:
         return ""
-    if len(values) == 1 or not (spread := stdev(values)):
+    if len(values) == 1 or (spread := stdev(values)) < 1e-4 * abs(mean(values)):
         return f"{mean(values):.4g}"
     return plus_minus(mean(values), spread)
 
@@ -442,17 +442,20 @@ def finish(folder: Path, trust: bool) -> None:
 
 def _say_next(folder: Path, rows: Sequence[Row], metric: str) -> None:
     """What one may type next: an evaluation of the best job or, where it has one, its comparison with the
-    next best."""
+    next best of other settings, or else of another seed."""
     known = sorted((row for row in rows if metric in row.metrics), key=lambda row: row.metrics[metric])
-    best, *others = (folder / row.name for row in known) if known else (None,)
-    if best is None:
+    if not known:
         return
-    if not runs.is_evaluated(best):
-        command, about = runs.command_for(best, "evaluate.py", "run"), "evaluates the best job"
+    best, *others = known
+    alike = next(group for group in but_for_seeds(known)[1].values() if best in group)
+    others.sort(key=lambda row: row in alike)
+    if not runs.is_evaluated(folder / best.name):
+        command = runs.command_for(folder / best.name, "evaluate.py", "run")
+        about = "evaluates the best job"
     elif others:
-        words = ("python", "-m", "autoencoders.compare", best, others[0], *runs.trusting(folder))
-        command = runs.to_paste(*words)
-        about = "compares the two best jobs on the same test images"
+        both = (folder / best.name, folder / others[0].name)
+        command = runs.to_paste("python", "-m", "autoencoders.compare", *both, *runs.trusting(folder))
+        about = "compares the best job with the next best on the same test images"
     else:
         return
     print(f"\n  next   {command}\n         ({about})")

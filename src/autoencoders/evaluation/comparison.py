@@ -27,6 +27,7 @@ from autoencoders.files import write_json
 from autoencoders.metrics import metric_names
 from autoencoders.models import BaseModel
 from autoencoders.pages import compare as page_of
+from autoencoders.pages import words
 from autoencoders.palette import of_classes
 from autoencoders.training import build_data
 
@@ -300,6 +301,6 @@ def described(subjects: Mapping[str, Subject], folders: Sequence[Path], out: Pat
     for (name, of), folder, colour in zip(subjects.items(), folders, of_classes(len(folders)), strict=True):
         known = folder / "evaluation" / "report.html"
         link = quote(os.path.relpath(known, out)) if known.is_file() else ""
-        made_of = type(of.model).__name__ + f", code of {of.model.code_dim}" * of.model.has_code
+        made_of = words(type(of.model).__name__) + f", code of {of.model.code_dim}" * of.model.has_code
         said.append(page_of.Run(name, str(folder), made_of, colour, link))
     return said

@@ -6,6 +6,7 @@ function themed(layout, printed) {
   const style = getComputedStyle(document.body);
   const ink = printed ? "#111" : style.color;
   const line = printed ? "#ccc" : style.getPropertyValue(dark.matches ? "--grid-dark" : "--grid-light");
+  const ground = printed ? "#fff" : style.backgroundColor;  // under a text that lines cross
   const axis = { gridcolor: line, zerolinecolor: line, linecolor: line };
   return {
     ...layout,
@@ -16,6 +17,7 @@ function themed(layout, printed) {
     hoverlabel: { font: { family: style.fontFamily } },
     modebar: { bgcolor: "transparent", color: line, activecolor: ink },
     dragmode: coarse.matches ? false : "zoom",  // a finger scrolls the page
+    annotations: (layout.annotations ?? []).map(text => ({ bgcolor: ground, borderpad: 1, ...text })),
     xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
 }
