@@ -186,7 +186,7 @@ BAD_VALUES = {
     "trainer.strategy=ddpp": "trainer: You selected an invalid strategy name",
     "trainer.precision=8": "trainer: Precision 8 is invalid",
     "+trainer.overfit_batchs=10": "no key trainer.overfit_batchs: did you mean 'overfit_batches'",
-    "model=colorization data=mnist": "nothing to colour in MNIST",
+    "model=colorization data=mnist": "can't colour MNIST",
     "model=denoising corruption=none": "nothing to denoise",
     "data=noisy_mnist corruption=none": "corrupt_once=True needs a corruption",
     "data=mnist data.target=color": "its images are gray",

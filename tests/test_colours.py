@@ -209,7 +209,7 @@ def test_pixels_that_were_seen_stay(name: str) -> None:
             "model=colorization_classes corruption=blur",
             "model=colorization_classes would keep what Blur does to the gray image: use corruption=none",
         ),
-        ("model=colorization_classes data=mnist", "nothing to colour in MNIST"),
+        ("model=colorization_classes data=mnist", "can't colour MNIST"),
         (
             "model=restoration model.keep_lightness=true",
             "not for 1 channels in and 1 out: use data=cifar10_gray",

@@ -107,13 +107,13 @@ def test_the_user_chooses_the_images_and_the_groups(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "name two run folders or more: python -m autoencoders.compare runs/denoising/"),
+        ("", "name at least two run folders: python -m autoencoders.compare runs/denoising/"),
         ("DENOISER", "there is only"),
         ("DENOISER nowhere", "no run folder nowhere"),
         ("DENOISER no=where/else", "no key no: there are: beside, groups, out, trust"),
         ("DENOISER DENOISER outt=a", "no key outt: did you mean 'out'?"),
         ("DENOISER DENOISER model.code_dim=3", "only data and corruption can be changed"),
-        ("DENOISER DENOISER out=", "out= names nothing"),
+        ("DENOISER DENOISER out=", "out= has no value"),
         ("DENOISER DENOISER out=FILE", "must be a folder"),
         ("DENOISER DENOISER out=FILE/in/it", "must be a folder"),
         ("DENOISER DENOISER groups=latent_space", "has no means over test images"),

@@ -397,7 +397,7 @@ CONFIGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "binary": (lambda p: p.write_bytes(b"\xff\xfe"), "not a text file"),
     "a list": (lambda p: p.write_text("[1]"), "must hold names and values"),
     "huge": (lambda p: p.write_text(json.dumps({"a": "b" * 2**18})), "too large"),
-    "deep": (lambda p: put(p, "config.deep", nested(60)), "too deep"),
+    "deep": (lambda p: put(p, "config.deep", nested(60)), "nested too deeply"),
     "deeper": (lambda p: p.write_text('{"a":' * 10**4), "not valid JSON"),
     "a later format": (lambda p: put(p, "format", 2), "format=2 must be 1"),
     "no config": (lambda p: put(p, "config", 3), "holds no config"),

@@ -20,6 +20,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc is told")
 def test_what_a_step_frees_is_kept_for_the_next() -> None:
     eager = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # each block is asked for and given back

@@ -66,6 +66,7 @@ def test_other_schedules(
     )
 
 
+@pytest.mark.slow
 def test_a_plateau_is_noticed_after_each_validation(composed: Compose, tmp_path: Path) -> None:
     plateau = ["scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "scheduler.threshold=0.9"]
     assert rates(composed, tmp_path / "epochs", *plateau, "trainer.max_epochs=4") == pytest.approx(

@@ -332,7 +332,7 @@ def number() -> int:
     [
         (Unflattened, Decoder, r"encoder=\S+\.Unflattened must give \(B, 4\), not \(B, 1, 8, 8\)"),
         (Pair, Decoder, r"encoder=\S+\.Pair must give one tensor, not a tuple"),
-        (Needy, Decoder, r"encoder=\S+\.Needy must be told its latent: \+network\.encoder\.latent="),
+        (Needy, Decoder, r"encoder=\S+\.Needy needs its latent: \+network\.encoder\.latent="),
         (number, Decoder, r"encoder=\S+\.number must give an nn\.Module, not int"),
         (nn.Linear(3, 4), Decoder, r"encoder=\S+\.Linear must take \(B, 1, 8, 8\): mat1 and mat2 shapes"),
         (Encoder, square, r"decoder=\S+\.Linear must give \(B, 1, 8, 8\), not \(B, 4\)"),

@@ -364,7 +364,7 @@ def test_what_optimize_is_told(tmp_path: Path, data_root: Path, capsys: pytest.C
         "root=a out=b chunk_mb=none": "chunk_mb=none must be a number",
         "root=a out=b chunk_mb=0": "chunk_mb=0.0 must be > 0",
         f"root=nowhere out={tmp_path}/b": "data.root=nowhere is neither",
-        f"root=nowhere out={data_root}": "is there: choose a new folder",
+        f"root=nowhere out={data_root}": "exists: choose a new folder",
     }.items():
         assert said in str(line_of(lambda words=words: optimize.main(words.split())))  # type: ignore[misc]
     assert not list(tmp_path.iterdir())

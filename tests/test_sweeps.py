@@ -393,7 +393,7 @@ def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Pa
     assert not (tmp_path / "sweep").exists()
     job(tmp_path / "other" / "0", ["model=vae"], mse=0.5)
     done = run("train.py", data_root, *sweep(data_root, tmp_path / "other", "seed=1"), ok=False)
-    assert "other/0 holds another job (model=vae): choose another" in done.stderr
+    assert "other/0 holds another sweep's job (model=vae): choose another" in done.stderr
     assert sweeps.read_sweep(tmp_path / "other")[0].status == "finished"
 
 

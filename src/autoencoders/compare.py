@@ -58,10 +58,10 @@ def parse(words: Sequence[str]) -> Options:
             raise UserError(f"no key {key}: {suggest(key, KEYS)}")
     if len(options.runs) < 2:
         there = f"there is only {options.runs[0]}: " if options.runs else ""
-        raise UserError(f"{there}name two run folders or more: {' '.join(PROGRAM)} {EXAMPLE}")
+        raise UserError(f"{there}name at least two run folders: {' '.join(PROGRAM)} {EXAMPLE}")
     for key in ("out", "groups"):
         if given.get(key) == "":
-            raise UserError(f"{key}= names nothing")
+            raise UserError(f"{key}= has no value")
     for key in ("beside", "trust"):
         if given.get(key, "true").lower() not in ("true", "false"):
             raise UserError(f"{key}={given[key]} must be true or false")

@@ -76,7 +76,7 @@ class Job:
             held = runs.read_overrides(folder)
             if (folder / runs.OVERRIDES).is_file() and _of_the_job(held) != _of_the_job(overrides):
                 raise UserError(
-                    f"{folder} holds another job ({' '.join(held)}): choose another hydra.sweep.dir"
+                    f"{folder} holds another sweep's job ({' '.join(held)}): choose another hydra.sweep.dir"
                 )
             kept = keep and (folder / runs.CONFIG).is_file()
             if not kept:

@@ -463,7 +463,7 @@ def _built(part: str, maker: Callable[..., Any], **offered: Any) -> nn.Module:
     ]
     if missing:
         raise ValueError(
-            f"{part}={_path(function)} must be told its {', '.join(missing)}: "
+            f"{part}={_path(function)} needs its {', '.join(missing)}: "
             + " ".join(f"+network.{part}.{name}=..." for name in missing)
         )
     module = maker(**arguments)

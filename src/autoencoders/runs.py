@@ -383,7 +383,7 @@ def best_checkpoint(run: Path) -> Path:
     if not path.is_file():
         _refuse_exported(run)
         if not (run / ".hydra").is_dir():
-            raise UserError(f"{run} is no run folder")
+            raise UserError(f"{run} is not a run folder")
         raise UserError(f"{run} holds no checkpoint ({path.relative_to(run)}): it was never validated")
     return path
 

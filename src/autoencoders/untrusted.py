@@ -256,7 +256,7 @@ def _scanned(path: Path) -> str:
             depth += isinstance(token, STARTS) - isinstance(token, ENDS)
             # Aliases of aliases would fill the memory.
             if isinstance(token, yaml.AliasToken) or depth > DEEPEST:
-                raise UserError(f"{path} is not plain: it has aliases or is too deep")
+                raise UserError(f"{path} has aliases, or is nested too deeply")
     except (yaml.YAMLError, ValueError, RecursionError):
         raise UserError(f"{path} is not valid YAML") from None
     return text
@@ -282,7 +282,7 @@ def read_small_json(path: Path) -> dict[str, Any]:
     for _ in range(DEEPEST):
         level = [child for node in level for child in _children(node).values()]
     if level:
-        raise UserError(f"{path} is not plain: it is too deep")
+        raise UserError(f"{path} is nested too deeply")
     return content
 
 

@@ -104,7 +104,7 @@ def check_normal(entries: Sequence[Entry], normal: str) -> None:
     labels = {entry.label for entry in entries}
     if normal not in labels:
         there = suggest(normal, labels - {""}) if labels - {""} else "there is none"
-        raise UserError(f"normal={normal} is no subfolder with pictures: {there}")
+        raise UserError(f"normal={normal} is not a subfolder with pictures: {there}")
     if len(labels) == 1:
         raise UserError(f"normal={normal}: there are no other pictures")
 

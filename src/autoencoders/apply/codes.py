@@ -44,7 +44,7 @@ def encoded(model: Any, images: Tensor) -> Codes:
     with torch.inference_mode():
         found = model.encode(images.to(model.device))
     if not isinstance(found, Tensor) or found.ndim < 2:
-        raise UserError("this model has no code of some numbers an image")
+        raise UserError("this model has no code, or one of varying size")
     return found.float().flatten(1).cpu().numpy()
 
 
@@ -113,7 +113,7 @@ def show_similar(
     code = task(model, entry, read_named(query))
     others = [i for i, other in enumerate(entries) if not _same(other.path, query)]
     if not others:
-        raise UserError(f"there is nothing to compare {query} with")
+        raise UserError(f"there is nothing to compare {query} to")
     found = [(others[i], distance) for i, distance in nearest(code, codes[others], count)]
     shown = [("picture", entry), *((f"{distance:.3g}", entries[i]) for i, distance in found)]
     images = [(title, read_image(model, one, pictures.read(one.path), None)) for title, one in shown]

@@ -98,7 +98,7 @@ def parse(words: Sequence[str]) -> Options:
 def _value(key: str, text: str, kind: type) -> Any:
     if kind is str:
         if not text:
-            raise UserError(f"{key}= names nothing")
+            raise UserError(f"{key}= has no value")
         return text
     if kind is bool:
         if text.lower() not in ("true", "false"):

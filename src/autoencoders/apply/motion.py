@@ -41,7 +41,7 @@ def traversals(codes: np.ndarray[Any, Any], steps: int) -> Iterator[Tensor]:
     """For each main direction of codes (N, D) the codes (2 steps, D) from their mean to REACH standard
     deviations, to as many on the other side, and back."""
     if len(codes) < 2:
-        raise UserError("traverse=true needs two pictures at least, whose codes differ")
+        raise UserError("traverse=true needs at least two pictures whose codes differ")
     mean, basis, deviations = main_directions(codes)
     swing = np.sin(math.pi * np.arange(2 * steps) / steps)[:, None]
     for index in range(min(MOST, len(basis))):

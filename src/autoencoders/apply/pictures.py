@@ -85,7 +85,7 @@ def find(images: str) -> tuple[list[Entry], Path | None]:
     path, recursive = Path(images), "**" in images
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"images={images} is none of {', '.join(SUFFIXES)}")
+            raise UserError(f"images={images} is not one of {', '.join(SUFFIXES)}")
         return [Entry(path, path.name, _unprintable(path.name))], None
     if path.is_dir():
         base, found, recursive = path, list(_walk(path)), True

@@ -122,7 +122,7 @@ def validation_images(data: Any, task: str) -> Images:
     """
     try:
         if not isinstance(data, ImageDataModule):
-            raise UserError(f"{type(data).__name__} is no ImageDataModule")
+            raise UserError(f"{type(data).__name__} is not an ImageDataModule")
         data.prepare_data()
         data.setup("validate")
     except UserError as error:

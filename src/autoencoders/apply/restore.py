@@ -64,7 +64,7 @@ class Restore:
             model, picture.pixels, self.overlap, self.batch, self.corruption, noise_of(entry)
         )
         if not made.isfinite().all():
-            raise UserError("makes the model give numbers that are not finite")
+            raise UserError("makes the model produce numbers that are not finite")
         result = picture.with_pixels(made)
         pictures.write(result, path)
         picture.notes[:] = result.notes

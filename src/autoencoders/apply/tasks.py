@@ -52,7 +52,7 @@ class Job:
         if not self.options.corrupt:
             return None
         if getattr(self.data, "measured", False):
-            raise UserError("corrupt=true: this run has learnt from measured pictures: name such ones")
+            raise UserError("corrupt=true: this run has learnt from measured pictures: name such pictures")
         corruption: Corruption = getattr(self.data, "corruption", Identity())
         if isinstance(corruption, Identity):
             raise UserError(
@@ -138,7 +138,7 @@ class Job:
         motion.check_format(self.options.format)
         named = [Path(name) for name in self.options.walk.split(",") if name]
         if len(named) < 2:
-            raise UserError(f"walk={self.options.walk} must name two pictures at least: walk=a.png,b.png")
+            raise UserError(f"walk={self.options.walk} must name at least two pictures: walk=a.png,b.png")
         read = [(Entry(path, path.name), codes.read_named(path)) for path in named]
         self.model.to(device())
         found = [torch.from_numpy(codes.Encode()(self.model, *one)) for one in read]

@@ -82,7 +82,7 @@ def parse(words: Sequence[str]) -> Options:
         if key not in KEYS:
             raise UserError(f"no key {key}: {suggest(key, KEYS)}")
         if not value:
-            raise UserError(f"{key}= names nothing")
+            raise UserError(f"{key}= has no value")
         given[key] = value
     kind = given.get("data", "images")
     if "out" not in given or (kind == "images" and "root" not in given):
@@ -169,7 +169,7 @@ def _images(data: ImageDataModule) -> Iterator[tuple[str, Tensor, int]]:
 def _put_in_place(out: Path) -> Iterator[Path]:
     """Gives a new folder beside `out`, which becomes `out` once all is written, and is removed otherwise."""
     if out.is_symlink() or (out.exists() and not out.is_dir()) or (out.is_dir() and any(out.iterdir())):
-        raise UserError(f"out={out} is there: choose a new folder")
+        raise UserError(f"out={out} exists: choose a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished, lock = (out.with_name(f".{out.name}.{what}") for what in ("unfinished", "lock"))
     try:

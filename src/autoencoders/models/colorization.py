@@ -89,7 +89,7 @@ class ColorizationAutoencoder(BaseAutoencoder):
         channels = (self.input_shape[0], self.target_shape[0])
         if channels != (1, 3):
             raise ValueError(
-                f"model=colorization has nothing to colour in {type(data).__name__}, "
+                f"model=colorization can't colour {type(data).__name__}, "
                 f"{channels[0]} channels in and {channels[1]} out: use data=cifar10_gray"
             )
         if self.keep_lightness:

@@ -95,7 +95,7 @@ class ColorizationClasses(BaseModel):
         channels = (self.input_shape[0], self.target_shape[0])
         if channels != (1, 3):
             raise ValueError(
-                f"model=colorization_classes has nothing to colour in {type(data).__name__}, "
+                f"model=colorization_classes can't colour {type(data).__name__}, "
                 f"{channels[0]} channels in and {channels[1]} out: use data=cifar10_gray"
             )
         check_lightness(data, "model=colorization_classes")
