@@ -45,6 +45,11 @@ def test_early_stopping_stops(composed: Compose, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] == 3
 
 
+def test_an_epoch_that_ends_early_is_counted_in_part(composed: Compose, tmp_path: Path) -> None:
+    training.train(composed(*SMALL, "trainer.max_epochs=-1", "trainer.max_steps=7"), tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] == 1.4  # of 5 steps
+
+
 def test_early_stopping_follows_the_objective(composed: Compose) -> None:
     assert composed("callbacks=early_stopping").callbacks.early_stopping.monitor == "val/mse"
     cfg = composed("callbacks=early_stopping", "objective=val/loss")

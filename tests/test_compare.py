@@ -73,7 +73,7 @@ def test_a_denoiser_an_autoencoder_and_filters(
     assert differences["median filter"]["mse"]["beyond_chance"]
 
     said = capsys.readouterr().out
-    assert "was trained with corruption=Identity(), and is tested with corruption=Gaussian(mean=0.5," in said
+    assert "was trained with corruption=none, and is tested with corruption=Gaussian(mean=0.5," in said
     assert f"reconstruction: {same} is within chance in mse, mae, psnr, ssim, gain_db" in said
     page = (out / "compare.html").read_text()
     assert "<script>alert" not in page
@@ -159,7 +159,7 @@ def answer(higher: bool = False, **values: float) -> str:
 def test_the_best_is_told_with_what_is_within_chance() -> None:
     assert answer(a=0.03, b=0.024, c=0.5) == (
         "b has the smallest mean squared error, 0.024: 20 % less than a (0.03), beyond chance on the same "
-        "40 test images."
+        "40 test images. Another seed of the training may change that."
     )
     assert answer(a=0.03, b=0.03, c=0.5) == (
         "a has the smallest mean squared error, 0.03, but b (0.03) is within chance of it on the same 40 "
@@ -169,9 +169,9 @@ def test_the_best_is_told_with_what_is_within_chance() -> None:
         "a has the smallest mean squared error, 0.03, but b (0.03), c (0.03) and 2 others are within chance "
         "of it on the same 40 test images."
     )
-    best, without = answer(higher=True, a=0.4, b=0.1, filter=0.5, copy=0.3).split(". ")
+    best, without, _ = answer(higher=True, a=0.4, b=0.1, filter=0.5, copy=0.3).split(". ")
     assert best.startswith("a has the largest ssim, 0.4: better than b (0.1), beyond chance")
-    assert without == "Without any of them, filter reaches 0.5."
+    assert without == "Without any of them, filter reaches 0.5"
 
 
 def test_nothing_is_called_the_best_where_it_is_not_known_what_is_better() -> None:
@@ -222,6 +222,13 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
     assert named([a, b]) == ["a/1", "b/1"]
     assert named([a, a, a]) == ["1", "1 (2)", "1 (3)"]
     assert named([a, tmp_path / "a" / "2", a]) == ["1", "2", "1 (2)"]
+    for job, seed in (("0", 3), ("1", 4)):
+        (tmp_path / "sweep" / job / ".hydra").mkdir(parents=True)
+        chosen = f"- seed={seed}\n- model=vae\n"
+        (tmp_path / "sweep" / job / ".hydra" / "overrides.yaml").write_text(chosen)
+    (tmp_path / "sweep" / "multirun.yaml").touch()
+    jobs = [tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"]
+    assert named(jobs) == ["0 (seed=3)", "1 (seed=4)"]
 
 
 def test_help_needs_no_torch() -> None:

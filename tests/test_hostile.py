@@ -552,7 +552,9 @@ def test_the_levels_of_a_sweep_are_a_few_numbers(made: Path, tmp_path: Path) -> 
         (tmp_path / "multirun.yaml").write_text(text.replace("KEY", key).replace("VALUES", values))
         sweeps.finish(tmp_path, trust=False)
     (tmp_path / "multirun.yaml").write_text(bomb + text.replace("KEY", "seed").replace("VALUES", "[*a60]"))
-    assert "multirun.yaml has aliases, or is nested" in refused(lambda folder: sweeps.finish(folder, False), tmp_path)
+    assert "multirun.yaml has aliases, or is nested" in refused(
+        lambda folder: sweeps.finish(folder, False), tmp_path
+    )
     assert not (tmp_path / "levels.png").exists()
 
 

@@ -14,6 +14,14 @@ X = torch.rand(5, 1, 6, 6)
 OUTPUT = torch.randn(5, 1, 6, 6)
 
 
+def test_the_gain_is_over_what_is_corrupted() -> None:
+    clean, corrupted = torch.zeros(2, 1, 4, 4), torch.full((2, 1, 4, 4), 0.1)
+    known = {"psnr": torch.tensor([30.0, 15.0])}
+    gain = metrics.with_gain(known, corrupted, clean)["gain_db"]
+    torch.testing.assert_close(gain, torch.tensor([10.0, -5.0]))
+    assert metrics.with_gain(known, clean, clean) == known
+
+
 def test_gaussian_nll_is_that_of_torch() -> None:
     likelihood = likelihoods.Gaussian(0.3)
     expected = -D.Normal(OUTPUT.sigmoid(), 0.3).log_prob(X).flatten(1).sum(1)

@@ -22,7 +22,7 @@ from autoencoders.evaluation import browser, explorer, headline, intervals, repo
 from autoencoders.evaluation.subject import Scores, Subject
 from autoencoders.figures import Counts, Picture, Rows
 from autoencoders.pages import charts
-from autoencoders.palette import COLOURS, of_classes
+from autoencoders.palette import COLOURS, GRAY, of_classes
 
 MODELS = [
     cls
@@ -77,6 +77,9 @@ def test_numbers_stand_beside_the_best_without_the_model() -> None:
     assert error.interval.startswith("± 0.00")
     assert (probe.value, probe.worth) == ("50 %", "50 points less than pixels (100 %)")
     assert clusters.worth == "not significantly different from pixels (50 %)"
+    scores["clustering"]["own clusters"] = {"accuracy": 0.75}
+    assert headline.numbers(scores, 40)[0].label == "accuracy of its own clusters"
+    del scores["clustering"]["own clusters"]
     said = list(headline.limits(scores, "the data set has no classes"))
     assert re.search(
         r"does not beat pixels in accuracy of a linear probe on the code: 50 ± 1\d % against 100 %", said[0]
@@ -111,7 +114,7 @@ def test_names_beside_intervals_are_broken_and_have_their_colour() -> None:
     chart = charts.intervals(values, "x", "caption", {"b": "#123456"}, from_zero=False)
     (trace,) = chart.traces
     assert trace["y"] == ["a/2026-01-31_12-00-00<br>&lt;i&gt;", "b"]
-    assert trace["marker"]["color"] == [COLOURS[0], "#123456"]
+    assert trace["marker"]["color"] == [GRAY, "#123456"]
     assert (trace["error_x"]["array"], trace["error_x"]["arrayminus"]) == ([1.0, 0.0], [0.5, 0.0])
     assert trace["text"] == [" (1.5 to 3)", ""]
 
@@ -281,6 +284,21 @@ PIXELS = """
 def decoded(it: Subject, code: Any) -> Any:
     with torch.inference_mode():
         return it.model.decode(torch.tensor(code)[None].float())[0, 0].mul(255).round().numpy().ravel()
+
+
+def test_a_grid_comes_into_the_report(written: tuple[Path, Subject]) -> None:
+    page, _ = written
+    before = page.read_text()
+    assert "Not measured yet" in before
+    grid = "corruption,level,value,model mse,corrupted image mse\nblur,sigma,1,0.1,0.2\nblur,sigma,2,1,2\n"
+    (page.parent / "grid.csv").write_text(grid)
+    for _ in range(2):
+        report.update_robustness(page.parent.parent)
+    after = page.read_text()
+    assert "Not measured yet" not in after
+    assert after.count('"blur, corrupted image"') == 1
+    assert after.partition(report.ROBUSTNESS)[0] == before.partition(report.ROBUSTNESS)[0]
+    assert after.partition(report.END)[2] == before.partition(report.END)[2]
 
 
 @pytest.mark.slow

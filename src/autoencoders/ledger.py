@@ -137,7 +137,7 @@ def _quoted(entry: Mapping[str, Any]) -> str:
 
 def _mean(results: Results) -> str:
     values = [result["value"] for result in results.values()]
-    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else " (one seed)"
+    spread = f" ± {stdev(values):.2g} ({len(values)} seeds)" if len(values) > 1 else " (one seed)"
     return f"**{mean(values):.4g}**{spread}"
 
 

@@ -66,6 +66,14 @@ def reconstruction_metrics(reconstruction: Tensor, clean: Tensor) -> dict[str, T
     }
 
 
+def with_gain(metrics: dict[str, Tensor], corrupted: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """Adds `gain_db`, the dB of PSNR by which an image is better than the corrupted one; not where nothing is
+    corrupted."""
+    if torch.equal(corrupted, clean):
+        return metrics
+    return {**metrics, "gain_db": metrics["psnr"] - psnr(corrupted, clean)}
+
+
 def chroma_squared_error(reconstruction: Tensor, clean: Tensor) -> Tensor:
     """The mean squared error of what is left of RGB images (B, 3, H, W) without their luma (BT.601)."""
     difference = reconstruction - clean

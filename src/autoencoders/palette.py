@@ -9,6 +9,9 @@ COLOURS = (
 )  # fmt: skip
 
 
+GRAY = COLOURS[8]  # of what stands beside
+
+
 def of_classes(count: int) -> list[str]:
     """A colour for each class. More than ten can't all be told apart by colour alone: they go around the
     circle of hues, light and dark by turns."""

@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -151,7 +152,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         metrics = {
             **validation,
             **(tested[0] if tested else {}),
-            "epochs": trainer.current_epoch,
+            "epochs": _epochs(trainer),
             "steps": trainer.fit_loop.epoch_loop.global_step,
             "seconds": stopwatch.seconds,
         }
@@ -183,6 +184,15 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return float(metrics.get(cfg.objective, "nan"))
+
+
+def _epochs(trainer: Trainer) -> float:
+    """How many it has trained: where it ended within one, that in part."""
+    whole, batches = trainer.current_epoch, trainer.num_training_batches
+    if not batches or math.isinf(batches):
+        return whole
+    share = trainer.fit_loop.epoch_loop.batch_progress.current.completed / batches
+    return round(whole - 1 + share, 2) if 0 < share < 1 else whole
 
 
 def _metrics(trainer: Trainer) -> dict[str, float]:

@@ -87,8 +87,9 @@ def evaluate_run(run: Path, cfg: DictConfig, trained_before: bool = False) -> di
         if not trained_before:  # which has said it
             say_where(where)
     print()
-    near = runs.near(run)
-    say_next("tests it on six kinds of corruption", runs.command_for(near, "evaluate.py", "run", "grid=true"))
+    if not (run / report.GRID).is_file():
+        command = runs.command_for(runs.near(run), "evaluate.py", "run", "grid=true")
+        say_next("tests it on six kinds of corruption", command)
     sys.stdout.flush()
     return scores
 
@@ -118,6 +119,8 @@ def score_run(run: Path, cfg: DictConfig, groups: Sequence[str]) -> dict[str, Sc
     (run / "evaluation").mkdir(exist_ok=True)
     write_json(run / "evaluation" / "groups.json", intervals.plain(scores))
     write_json(run / "evaluation" / "groups_intervals.json", intervals.of_scores(scores))
+    print()
+    say("scores", str(runs.near(run / "evaluation" / "groups.json")))
     return scores
 
 

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from autoencoders import chance, figures, hardware, trained
+from autoencoders import chance, figures, hardware, sweeps, trained
 from autoencoders.compare import Options
 from autoencoders.config import class_name
 from autoencoders.data import ImageDataModule
@@ -104,14 +104,28 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
 
 
 def named(folders: Sequence[Path]) -> list[str]:
-    """What each run is called: its folder below the one that all of them are in."""
+    """What each run is called: its folder below the one that all of them are in; a sweep's job also by what
+    the jobs differ in."""
     paths = [os.path.realpath(folder) for folder in folders]
     around, names = Path(os.path.commonpath(paths)), list[str]()
     for path in map(Path, paths):
         name = one_line(str(path.relative_to(around)) if path != around else path.name)
+        name += _as_job(path)
         again = sum(other == name or other.startswith(f"{name} (") for other in names)
         names.append(f"{name} ({again + 1})" if again else name)
     return names
+
+
+def _as_job(folder: Path) -> str:
+    if not (folder.parent / "multirun.yaml").is_file():
+        return ""
+    try:
+        jobs = sweeps.read_sweep(folder.parent)
+    except UserError:  # no sweep as it should be: the folder's name is enough
+        return ""
+    known = next((job.overrides for job in jobs if job.name == folder.name), {})
+    said = ", ".join(f"{key}={known[key]}" for key in sweeps.varying(jobs) if key in known)
+    return f" ({said})" if said else ""
 
 
 def model_of(run: Path, config: DictConfig) -> BaseModel:
@@ -194,7 +208,9 @@ def differing(names: Sequence[str], configs: Sequence[DictConfig], of_data: Dict
 
 def _setting(key: str, value: Any) -> str:
     """As `corruption=Gaussian(mean=0.5, std=0.5)`."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and class_name(value) == "Identity":
+        value = "none"
+    elif isinstance(value, dict):
         arguments = ", ".join(f"{k}={v}" for k, v in value.items() if k != "_target_")
         value = f"{class_name(value)}({arguments})"
     return f"{key}={value}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from autoencoders import figures, runs
-from autoencoders.evaluation import test_errors
+from autoencoders.evaluation import report, test_errors
 from autoencoders.files import atomic_write
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -31,7 +31,7 @@ def evaluate_grid(run: Path, trust: bool = False) -> None:
             arguments.append("trust=true")
         model, corrupted = test_errors(*runs.compose_evaluated(arguments))
         lines.append((kind, key, level, model, corrupted))
-    with atomic_write(folder / "grid.csv") as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(run / report.GRID) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["corruption", "level", "value", "model mse", "corrupted image mse"])
         writer.writerows(lines)
@@ -51,4 +51,7 @@ def evaluate_grid(run: Path, trust: bool = False) -> None:
     figures.save(figure, folder / "grid.png")
     for kind, key, level, model, corrupted in lines:
         print(f"{kind:12} {key:8} {level:<5g} model {model:.5f}   corrupted image {corrupted:.5f}")
-    print(f"\n  grid  {folder / 'grid.png'}, {folder / 'grid.csv'}")
+    report.update_robustness(run)
+    print(f"\n  grid    {runs.near(folder / 'grid.png')}, {runs.near(folder / 'grid.csv')}")
+    if (page := folder / "report.html").is_file():
+        print(f"  report  {runs.near(page)}")

@@ -17,6 +17,7 @@ class Metric(NamedTuple):
     name: str
     label: str
     share: bool = False  # of 1, told in percent
+    row: str = "model"
 
     @property
     def smaller_is_better(self) -> bool:
@@ -28,9 +29,10 @@ class Metric(NamedTuple):
 
 # In the order in which they are chosen, of those that there are.
 METRICS = (
+    Metric("clustering", "accuracy", "accuracy of its own clusters", share=True, row="own clusters"),
     Metric("reconstruction", "mse", "mean squared error of a pixel"),
     Metric("colorization", "ciede2000", "colour difference ΔE00"),
-    Metric("likelihood", "elbo", "ELBO in nats an image"),
+    Metric("likelihood", "elbo", "ELBO in nats an image (larger is better)"),
     Metric("codebook", "usage", "of the codebook in use", share=True),
     Metric("classes", "as_asked", "of samples in the requested class", share=True),
     Metric("features", "linear_probe", "accuracy of a linear probe on the code", share=True),
@@ -61,7 +63,7 @@ def numbers(scores: Mapping[str, Scores], count: int) -> list[Number]:
     """The first few of METRICS; `count` test images."""
     found = list[Number]()
     for metric in METRICS:
-        value = scores.get(metric.group, {}).get("model", {}).get(metric.name)
+        value = scores.get(metric.group, {}).get(metric.row, {}).get(metric.name)
         if isinstance(value, float) and math.isfinite(value) and len(found) < MOST:
             text, _, half = _text(value, metric).partition(" ± ")
             unit = " %" if metric.share else ""
@@ -80,7 +82,7 @@ def _worth(scores: Mapping[str, Scores], metric: Metric, count: int) -> str:
     if (best := _best_reference(scores, metric, alike=True) or _best_reference(scores, metric)) is None:
         return ""
     row, reference = best
-    value = scores[metric.group]["model"][metric.name]
+    value = scores[metric.group][metric.row][metric.name]
     beside = f"{row} ({_short(reference, metric)})"
     if not _beyond_chance(value, reference, count):
         return f"not significantly different from {beside}"
@@ -136,7 +138,7 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
     """What the model can't do, in sentences: where another row is better, how bad it gets, what its samples
     lack, and what was left out."""
     for metric in METRICS:
-        value = scores.get(metric.group, {}).get("model", {}).get(metric.name)
+        value = scores.get(metric.group, {}).get(metric.row, {}).get(metric.name)
         if not isinstance(value, float):
             continue
         best = _best_reference(scores, metric)
@@ -207,7 +209,7 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
     without = _best_reference({group: {row: of for row, of in scores.items() if row not in runs}}, metric)
     if without and metric.better(without[1], values[best]):
         said += f" Without any of them, {without[0]} reaches {_short(without[1], metric)}."
-    return Answer(metric.name, said)
+    return Answer(metric.name, said if near else f"{said} Another seed of the training may change that.")
 
 
 def _listed(names: Sequence[str], beside: Mapping[str, str]) -> str:

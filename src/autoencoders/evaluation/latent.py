@@ -62,8 +62,8 @@ def likelihood(subject: Subject, samples: int = 50, images: int = 1000) -> Score
     importance-weighted bound (eq. 8) on the first so many test images (evaluation.importance_samples,
     evaluation.importance_images); with a likelihood of bytes also `bits_per_dim`, that bound in bits for each
     number of an image. `mutual_information`, `total_correlation` and `dimension_wise_kl` are the parts of the
-    KL (Chen et al. 2018), q(h) being the mixture of the posteriors of the first test images, as many as go
-    into MOST_PAIRS: compare them only between evaluations with codes of one size."""
+    KL (Chen et al. 2018), q(h) being the mixture of the posteriors of the first test images, 1,000 of
+    them with a code of 16: compare them only between evaluations with codes of one size."""
     model = cast(Variational, subject.model)
     means, bounds, of_images = list[Tensor](), list[Tensor](), Means()
     posteriors = list[Tensor]()

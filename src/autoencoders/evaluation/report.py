@@ -25,7 +25,7 @@ from autoencoders.evaluation.explorer import LARGEST, explorer
 from autoencoders.evaluation.headline import COPIED, limits, numbers
 from autoencoders.evaluation.subject import Scores, Subject, averaged
 from autoencoders.figures import Counts, Picture, Rows, Sheet
-from autoencoders.files import atomic_write
+from autoencoders.files import atomic_write, replace_between
 from autoencoders.metrics import metric_names
 from autoencoders.models import BaseModel
 from autoencoders.pages import charts
@@ -33,6 +33,8 @@ from autoencoders.palette import COLOURS
 from autoencoders.progress import duration
 
 LARGEST_PAGE = 10_000_000  # letters
+GRID = Path("evaluation", "grid.csv")  # in a run folder
+ROBUSTNESS, END = "<!-- robustness -->", "<!-- end of robustness -->"
 BINS = 60
 MOST_CURVES, MOST_DIRECTIONS = 12, 64
 OF_THE_CODE = ("features", "clustering", "latent space", "codebook", "likelihood", "contraction")
@@ -102,7 +104,6 @@ def write(
             Section("The code", [*of_code, *code(scores, subject, pictures), *_tables(left, *OF_THE_CODE)]),
             Section("Generation", [*_samples(pictures), *_tables(left, *OF_GENERATION)]),
             Section("Further scores", _tables(left, *left)),
-            robustness(run),
         ]
         html: str = pages.template("report").render(
             title=pages.words(f"{_class(cfg.model)} on {_class(cfg.data)}"),
@@ -111,11 +112,13 @@ def write(
             first=strips(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
             limits=list(limits(scores, left_out)),
             sections=[section for section in sections if section.blocks or section.said],
+            robustness=f"{ROBUSTNESS}\n{robustness(run)}\n{END}",
             explorer=explored is not None,
             intervals=intervals.EXPLAINED,
             command=command,
+            again=runs.to_paste("python", "train.py", f"rerun={run.absolute()}"),
             evaluate=_command(run),
-            facts={**facts, "folder": run},
+            facts={**facts, "folder": run.absolute()},
             config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
             number=intervals.text,
         )
@@ -136,19 +139,27 @@ _FIRST = "The first test images and the model's output."
 def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> str:
     """What was trained, on what and for how long."""
     data, model = subject.data, subject.model
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     pixels = f"the {math.prod(model.input_shape):,} values of an image"
     symbols = model.code_bits < 32 * model.code_dim
     size = f"{model.code_bits:,.0f} bits" if symbols else f"{model.code_dim:,}"
     does = f"turns {pixels} into a code of {size}" if model.has_code else f"corrects {pixels}"
-    corruption, epochs = _described(cfg.get("corruption")), metrics.get("epochs")
-    took = f"{epochs:g} epoch{'s' * (epochs != 1)} ({duration(metrics.get('seconds', 0))})" if epochs else ""
+    corruption = _described(cfg.get("corruption"))
+    took = _trained(metrics)
     task = f"to undo {corruption}, " if corruption else "to colour gray images, " if _colours(model) else ""
+    begun = " It began with the weights of another run." if cfg.get("init") else ""
     return (
         f"{pages.words(class_name(cfg.model))} ({parameters:,} parameters) {does}. It was trained {task}on "
         f"{len(data.train):,} images of {pages.words(class_name(cfg.data))}{took and f' for {took}'}, and "
-        f"tested on {len(data.test):,} others."
+        f"tested on {len(data.test):,} others.{begun}"
     )
+
+
+def _trained(metrics: Mapping[str, Any]) -> str:
+    """For how long; nothing where that is not known."""
+    if not (epochs := metrics.get("epochs")):
+        return ""
+    return f"{epochs:g} epoch{'s' * (epochs != 1)} ({duration(metrics.get('seconds', 0))})"
 
 
 def _colours(model: BaseModel) -> bool:
@@ -186,6 +197,11 @@ _LOGGED = {  # what it is called, and what it is
     ),
     "nll": ("-log p(x|h)", "The loss's reconstruction term, in nats."),
     "kl": ("KL divergence", "Of the code's distribution from the prior, in nats: what the code says of x."),
+    "clustering": ("clustering", "The loss's other term: how far the clusters are from clear ones, in nats."),
+    "unsure": (
+        "unsure",
+        "1 - the mean certainty that an image is in its cluster; the least chooses the weights.",
+    ),
 }
 
 
@@ -211,7 +227,7 @@ def reconstruction(
     if len(rows) > 1:
         both = {row: (float(value), getattr(value, "interval", None)) for row, value in rows.items()}
         caption = "The model's mean squared error beside simple references; smaller is better."
-        yield "chart", charts.intervals(both, "mean squared error", caption, {"model": COLOURS[2]})
+        yield "chart", charts.intervals(both, "mean squared error", caption, {"model": COLOURS[0]})
     if isinstance(error := rows.get("model"), intervals.Mean) and len(error.values) > 1:
         yield "chart", histogram(error.values)
     if isinstance(shown := pictures.get("best_and_worst"), Rows):
@@ -316,27 +332,45 @@ _DRAWN_FROM = {
 }
 
 
-def robustness(run: Path) -> Section:
-    """The error over kinds and levels of corruption, once there is a grid of them."""
-    path, curves = run / "evaluation" / "grid.csv", dict[str, tuple[list[str], list[float]]]()
+def robustness(run: Path) -> str:
+    """The page's part with the error over kinds and levels of corruption, or how to measure it."""
+    html: str = pages.template("robustness").render(
+        chart=_of_grid(run / GRID), command=_command(run, "grid=true")
+    )
+    return html
+
+
+def update_robustness(run: Path) -> None:
+    """Puts a new grid into the report, if there is one."""
+    if (page := run / "evaluation" / "report.html").is_file():
+        replace_between(page, ROBUSTNESS, END, robustness(run))
+
+
+def _of_grid(path: Path) -> charts.Chart | None:
+    of_model, of_corrupted = (dict[str, tuple[list[str], list[float]]]() for _ in range(2))
     for row in csv.DictReader(untrusted.read_text(path).splitlines()) if path.is_file() else ():
-        value = number(row.get("model mse"))
-        if value is not None:
-            places, values = curves.setdefault(str(row.get("corruption")), ([], []))
-            places.append(str(len(places) + 1))
-            values.append(value)
-    if not curves:
-        said = "Not measured yet. This tests it on six kinds of corruption and adds the result here:"
-        return Section("Robustness", [("command", _command(run, "grid=true"))], said)
+        for curves, column in ((of_model, "model mse"), (of_corrupted, "corrupted image mse")):
+            if (value := number(row.get(column))) is not None:
+                places, values = curves.setdefault(str(row.get("corruption")), ([], []))
+                places.append(str(len(places) + 1))
+                values.append(value)
+    if not of_model:
+        return None
     caption = (
         "The error under six kinds of corruption, from weak (1) to strong (5), whatever it was trained on. "
-        "A steep line is a corruption that it can't undo."
+        "Dotted: that of the corrupted image itself. Above it, the model makes the image worse."
     )
-    return Section("Robustness", [("chart", charts.lines(curves, "level", "mse", caption, markers=True))])
+    chart = charts.lines(of_model, "level", "mean squared error", caption, markers=True)
+    for trace in charts.lines(of_corrupted, "", "", "").traces:
+        line = {**trace["line"], "dash": "dot", "width": 1}
+        name = f"{trace['name']}, corrupted image"
+        chart.traces.append({**trace, "mode": "lines", "line": line, "name": name, "showlegend": False})
+    chart.layout["xaxis"]["type"], chart.layout["yaxis"]["rangemode"] = "category", "tozero"
+    return chart
 
 
 def _command(run: Path, *words: str) -> str:
-    return runs.to_paste("python", "evaluate.py", f"run={run}", *words)
+    return runs.to_paste("python", "evaluate.py", f"run={run.absolute()}", *words)
 
 
 def _tables(tables: dict[str, Table], *names: str) -> list[tuple[str, Table]]:
@@ -388,12 +422,14 @@ def _facts(
     facts = {
         "model": _class(cfg.model),
         "code": f"{code_dim} numbers" if code_dim else "",
+        "likelihood": str(cfg.model.get("likelihood") or ""),
         **{
             part: _class(cfg.get(part))
             for part in ("network", "optimizer", "scheduler", "data", "corruption")
         },
+        "began with": str(cfg.get("init") or ""),
         "seed": str(cfg.seed),
-        "trained": f"{metrics.get('epochs', '?')} epochs, {metrics.get('seconds', 0):.0f} s",
+        "trained": _trained(metrics),
         "started": environment.get("started", "?"),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "commit": f"{git.get('commit') or '?'}{' with changes' if git.get('changed') else ''}",

@@ -33,7 +33,8 @@ FEW = (1, 10, 100)  # labels a class
 def clustering(subject: Subject) -> Scores:
     """k-means with as many clusters as classes on the test images' codes: accuracy under the best assignment
     of clusters to classes (Hungarian method), normalised mutual information, adjusted Rand index; and the
-    silhouette of 2,000 codes. Of a model that has clusters, those too, which it found in training images.
+    silhouette of 2,000 codes. Also of the model's own clusters, such as DEC's, which it found in training
+    images.
 
     "model, whitened" is the protocol of Berthelot et al. 2019: codes are whitened (all their directions get
     the same variance), and k-means finds its clusters in those of at most 10,000 training images, from more
@@ -142,7 +143,7 @@ def rand_index(counts: NDArray[np.float64]) -> float:
 def features(subject: Subject) -> Scores:
     """Test accuracy of a linear probe (logistic regression on standardised numbers) and of the 5 nearest
     neighbours, both from at most 10,000 labelled training images; and of the probe with 1, 10 and 100 labels
-    a class."""
+    a class. All images are as the model reads them: corrupted, if it was trained on corrupted ones."""
     labels, scores = subject.labelled.labels.numpy(), Scores()
     for name, (train, test) in tqdm(
         subject.representations.items(), desc="features", leave=False, disable=None

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from autoencoders.data.pairs import Batch
 from autoencoders.evaluation.intervals import Means, Places, Statistic
 from autoencoders.evaluation.subject import MOST_INPUTS, MOST_NUMBERS, Scores, Subject, waiting
-from autoencoders.metrics import psnr, squared_error
+from autoencoders.metrics import squared_error, with_gain
 
 TUNED_ON, MOST_TUNED = (
     200,
@@ -188,11 +188,10 @@ def reconstruction(
     means, restored = Means(), Means(slice(None, None, restore.every if restore else 1))
 
     def add(means: Means, batch: Batch, images: dict[str, Tensor]) -> None:
-        of_corrupted = psnr(batch.input_as_output, batch.clean) if noisy else None
         for name, image in images.items():
             metrics = model.image_metrics(batch, image)
-            if of_corrupted is not None:
-                metrics["gain_db"] = metrics["psnr"] - of_corrupted
+            if noisy:
+                metrics = with_gain(metrics, batch.input_as_output, batch.clean)
             means.add(name, metrics)
 
     for batch in subject.batches(test, "reconstruction"):

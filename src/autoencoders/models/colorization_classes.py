@@ -25,7 +25,7 @@ from autoencoders.colours import (
 )
 from autoencoders.data.pairs import Batch, Images, to_float
 from autoencoders.kept import check_lightness
-from autoencoders.metrics import psnr
+from autoencoders.metrics import with_gain
 from autoencoders.models.base import ADAMW, BaseModel, Terms, of_part
 from autoencoders.networks import ClassifyingNetwork, Shape, UNet
 
@@ -147,7 +147,7 @@ class ColorizationClasses(BaseModel):
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than the gray image."""
         metrics = super().image_metrics(batch, reconstruction)
-        return {**metrics, "gain_db": metrics["psnr"] - psnr(batch.input_as_output, batch.clean)}
+        return with_gain(metrics, batch.input_as_output, batch.clean)
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """The gray input, shown as RGB."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from autoencoders import checks
 from autoencoders.data.pairs import Batch
 from autoencoders.kept import check_known, with_known
-from autoencoders.metrics import psnr
+from autoencoders.metrics import with_gain
 from autoencoders.models.base import BaseAutoencoder, is_unchanged
 
 
@@ -58,4 +58,4 @@ class DenoisingAutoencoder(BaseAutoencoder):
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than x̃ itself."""
         metrics = super().image_metrics(batch, reconstruction)
-        return {**metrics, "gain_db": metrics["psnr"] - psnr(batch.input_as_output, batch.clean)}
+        return with_gain(metrics, batch.input_as_output, batch.clean)

@@ -16,7 +16,7 @@ from autoencoders.data.pairs import Batch
 from autoencoders.kept import check_known, check_lightness, with_known
 from autoencoders.likelihoods import LIKELIHOODS
 from autoencoders.losses import with_slope
-from autoencoders.metrics import psnr
+from autoencoders.metrics import with_gain
 from autoencoders.models.base import ADAMW, BaseModel, Terms, is_unchanged, of_part
 from autoencoders.networks import RestorationNetwork, Shape, UNet
 
@@ -124,7 +124,7 @@ class Restoration(BaseModel):
     def image_metrics(self, batch: Batch, reconstruction: Tensor) -> dict[str, Tensor]:
         """Adds `gain_db`: the dB of PSNR by which the reconstruction is better than x̃ itself."""
         metrics = super().image_metrics(batch, reconstruction)
-        return {**metrics, "gain_db": metrics["psnr"] - psnr(batch.input_as_output, batch.clean)}
+        return with_gain(metrics, batch.input_as_output, batch.clean)
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """Of gray images to be coloured, these, shown as RGB."""

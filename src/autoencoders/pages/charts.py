@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from autoencoders.digits import Interval, number
-from autoencoders.palette import COLOURS
+from autoencoders.palette import COLOURS, GRAY
 
 Line = tuple[Sequence[Any], Sequence[float]]
 MOST_POINTS = 500  # of a line: beyond, every k-th and the last
@@ -77,7 +77,7 @@ def intervals(
         "error_x": error_bars(numbers, [ends or (value, value) for value, ends in known.values()]),
         "text": [f" ({ends[0]:.5g} to {ends[1]:.5g})" if ends else "" for _, ends in known.values()],
         "cliponaxis": False,
-        "marker": {"size": 11, "color": [colours.get(name, COLOURS[0]) for name in known]},
+        "marker": {"size": 11, "color": [colours.get(name, GRAY) for name in known]},
         "hovertemplate": "%{y}: %{x:.5g}%{text}<extra></extra>",
     }  # fmt: skip
     layout = _layout(x, "", legend=False)
