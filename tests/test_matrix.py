@@ -49,7 +49,9 @@ def test_every_combination(model: str, data: str, composed: Compose) -> None:
         cfg = composed(*smaller(model), f"data={data}", f"corruption={corruption}")
         module = training.build_data(cfg)
         if refused(model, data, corruption):
-            with pytest.raises(UserError, match=r"nothing to (denoise|restore|colour|fill in)|would keep"):
+            with pytest.raises(
+                UserError, match=r"nothing to (denoise|restore|fill in)|can't colour|would keep"
+            ):
                 training.build_model(cfg, module)
             continue
         autoencoder = training.build_model(cfg, module)
