@@ -315,7 +315,7 @@ def test_what_is_wrong_with_a_class_is_said(
         assert message in found
         assert ("HYDRA_FULL_ERROR" in found) == ("(/" in message)
     line_of_struct = line_of(lambda: compose_conf(["corruption.std=1"]))
-    assert line_of_struct == "no key corruption.std: the chosen corruption has no keys"
+    assert line_of_struct == "no key corruption.std: corruption=gaussian and corruption=speckle have it"
     assert line("trainer.gradient_clip_algorithm=x").startswith("trainer: ")
     assert line("callbacks=timer", "callbacks.timer.duration=x").startswith("callbacks.timer")
 

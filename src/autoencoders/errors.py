@@ -144,6 +144,8 @@ def _explained(error: BaseException) -> str | None:
                 hint = f"it is not chosen; choose it too: {group}={name}"
             elif not options and group in ("callbacks", "logger"):
                 hint = f"no {group.removesuffix('s')} is chosen"
+            elif another := _of_another(key):
+                hint = another
             elif set(options) <= {"_target_", "_partial_"}:
                 hint = f"the chosen {group} has no keys"
             else:
@@ -252,6 +254,20 @@ def choices(group: str) -> list[str]:
     from autoencoders.config import CONF
 
     return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else ["train"]
+
+
+def _of_another(key: str) -> str | None:
+    """Which other choices of its group have the key."""
+    from autoencoders.config import CONF
+
+    group, _, name = key.partition(".")
+    has = re.compile(rf"^{re.escape(name)}:", re.MULTILINE)
+    known = [
+        f"{group}={choice}"
+        for choice in choices(group)
+        if has.search((CONF / group / f"{choice}.yaml").read_text("utf-8"))
+    ]
+    return f"{' and '.join(known)} ha{'s' if len(known) == 1 else 've'} it" if known else None
 
 
 def habit(key: str) -> str | None:
