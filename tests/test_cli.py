@@ -197,7 +197,7 @@ BAD_VALUES = {
     "seed=1.5": "seed=1.5 must be a whole number",
     "data=cifar10_gray data.target=red": "data.target=red must be gray or color",
     "model=linear network=mlp": "network=MLP must be Linear",
-    "model.likelihood=poisson": "model.likelihood=poisson must be gaussian or gaussian_learned or",
+    "model.likelihood=poisson": "model.likelihood=poisson must be gaussian or gaussian_unbounded or",
     "ema=1.5": "ema=1.5 must be > 0 and < 1",
     "figures.images=0": "figures.images=0 must be ≥ 1",
     "checkpoint.every_n_minutes=-1": "checkpoint.every_n_minutes=-1 must be ≥ 0",

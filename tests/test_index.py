@@ -222,7 +222,9 @@ def test_a_filter_a_column_and_an_order_in_a_browser(tmp_path: Path) -> None:
         filter.dispatchEvent(new Event("input"));
         await wait(300);
         const left = rows(), said = document.querySelector("output").textContent;
-        const opacity = document.querySelector("#coordinates .chart").data.map(trace => trace.opacity);
+        const chart = document.querySelector("#coordinates .chart");
+        await drawChart(chart);  // as when it comes into sight
+        const opacity = chart.data.map(trace => trace.opacity);
         filter.value = "";
         filter.dispatchEvent(new Event("input"));
         const head = [...table.tHead.rows[0].cells].find(cell => cell.textContent === "val/mse");

@@ -24,12 +24,14 @@ function themed(layout, printed) {
 
 function draw(chart, printed = false) {
   const figure = JSON.parse(chart.nextElementSibling.textContent);
-  for (const trace of figure.data) {
+  for (const [k, trace] of figure.data.entries()) {
+    if (chart.opacities) trace.opacity = chart.opacities[k];
     if (trace.error_x) trace.error_x.color = printed ? "#111" : getComputedStyle(document.body).color;
   }
   const options = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
   return Plotly.react(chart, figure.data, themed(figure.layout, printed), options);
 }
+window.drawChart = draw;  // again, once a page's own script has changed its opacities
 
 const waiting = new IntersectionObserver(entries => {  // what is out of sight can wait
   for (const entry of entries) if (entry.isIntersecting) { waiting.unobserve(entry.target); draw(entry.target); }
