@@ -129,7 +129,7 @@ def test_a_grid_has_every_kind_and_level(trained: Path, data_root: Path) -> None
     assert blur == sorted(blur)  # the more an image is blurred, the farther it is from the clean one
     assert (trained / "evaluation" / "grid.png").stat().st_size > 1000
     if (page := trained / "evaluation" / "report.html").is_file():
-        assert "blur, corrupted image" in page.read_text()
+        assert "blur (sigma 0.5 to 3.0), corrupted image" in page.read_text()
 
 
 # A wrong name is found without torch, in half a second.

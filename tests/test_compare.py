@@ -171,7 +171,7 @@ def test_the_best_is_told_with_what_is_within_chance() -> None:
     )
     best, without, _ = answer(higher=True, a=0.4, b=0.1, filter=0.5, copy=0.3).split(". ")
     assert best.startswith("a has the largest ssim, 0.4: better than b (0.1), beyond chance")
-    assert without == "Without any of them, filter reaches 0.5"
+    assert without == "filter, without any of them, is better: 0.5"
 
 
 def test_nothing_is_called_the_best_where_it_is_not_known_what_is_better() -> None:

@@ -296,7 +296,7 @@ def test_a_grid_comes_into_the_report(written: tuple[Path, Subject]) -> None:
         report.update_robustness(page.parent.parent)
     after = page.read_text()
     assert "Not measured yet" not in after
-    assert after.count('"blur, corrupted image"') == 1
+    assert after.count('"blur (sigma 1 to 2), corrupted image"') == 1
     assert after.partition(report.ROBUSTNESS)[0] == before.partition(report.ROBUSTNESS)[0]
     assert after.partition(report.END)[2] == before.partition(report.END)[2]
 

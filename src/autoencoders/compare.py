@@ -73,7 +73,9 @@ def parse(words: Sequence[str]) -> Options:
         raise UserError(f"out={options.out} is not empty: choose a new folder")
     options.groups = list(dict.fromkeys(given.get("groups", "reconstruction").split(",")))
     options.beside = given.get("beside", "true").lower() == "true"
-    options.command = runs.to_paste(*PROGRAM, *(word for word in words if not word.startswith("out=")))
+    said = [word for word in words if not word.startswith("out=")]
+    whole = (Path(w).absolute() if Path(w) in options.runs else w for w in said)  # to work from anywhere
+    options.command = runs.to_paste(*PROGRAM, *whole)
     options.trust = [f"trust={given['trust']}"] if "trust" in given else []
     return options
 

@@ -455,7 +455,7 @@ def _say_next(folder: Path, rows: Sequence[Row], metric: str) -> None:
     elif others:
         both = (folder / best.name, folder / others[0].name)
         command = runs.to_paste("python", "-m", "autoencoders.compare", *both, *runs.trusting(folder))
-        about = "compares the best job with the best of other settings on the same test images"
+        about = "compares the best job, as trained, with the best of other settings on the same test images"
     else:
         return
     print(f"\n  next   {command}\n         ({about})")

@@ -208,7 +208,7 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
         said += f"; {_listed(far, beside)} worse beyond chance." if far else "."
     without = _best_reference({group: {row: of for row, of in scores.items() if row not in runs}}, metric)
     if without and metric.better(without[1], values[best]):
-        said += f" Without any of them, {without[0]} reaches {_short(without[1], metric)}."
+        said += f" {without[0]}, without any of them, is better: {_short(without[1], metric)}."
     return Answer(metric.name, said if near else f"{said} Another seed of the training may change that.")
 
 

@@ -348,21 +348,28 @@ def update_robustness(run: Path) -> None:
 
 def _of_grid(path: Path) -> charts.Chart | None:
     of_model, of_corrupted = (dict[str, tuple[list[str], list[float]]]() for _ in range(2))
-    for row in csv.DictReader(untrusted.read_text(path).splitlines()) if path.is_file() else ():
+    rows = list(csv.DictReader(untrusted.read_text(path).splitlines())) if path.is_file() else []
+    levels = dict[str, list[str]]()
+    for row in rows:
+        levels.setdefault(str(row.get("corruption")), []).append(str(row.get("value")))
+    for row in rows:
+        known = levels[kind := str(row.get("corruption"))]
+        name = f"{kind} ({row.get('level')} {known[0]} to {known[-1]})"
         for curves, column in ((of_model, "model mse"), (of_corrupted, "corrupted image mse")):
             if (value := number(row.get(column))) is not None:
-                places, values = curves.setdefault(str(row.get("corruption")), ([], []))
+                places, values = curves.setdefault(name, ([], []))
                 places.append(str(len(places) + 1))
                 values.append(value)
     if not of_model:
         return None
     caption = (
         "The error under six kinds of corruption, from weak (1) to strong (5), whatever it was trained on. "
-        "Dotted: that of the corrupted image itself. Above it, the model makes the image worse."
+        "Dashed, in the same colour: that of the corrupted image itself. A model's line above its dashed one "
+        "makes the image worse."
     )
     chart = charts.lines(of_model, "level", "mean squared error", caption, markers=True)
     for trace in charts.lines(of_corrupted, "", "", "").traces:
-        line = {**trace["line"], "dash": "dot", "width": 1}
+        line = {**trace["line"], "dash": "dash", "width": 1}
         name = f"{trace['name']}, corrupted image"
         chart.traces.append({**trace, "mode": "lines", "line": line, "name": name, "showlegend": False})
     chart.layout["xaxis"]["type"], chart.layout["yaxis"]["rangemode"] = "category", "tozero"
@@ -435,7 +442,7 @@ def _facts(
         "commit": f"{git.get('commit') or '?'}{' with changes' if git.get('changed') else ''}",
         "command": f"python {shlex.join(command)}" if command else "",
     }
-    return {name: fact for name, fact in facts.items() if fact}
+    return {name: fact for name, fact in facts.items() if fact and (name, fact) != ("corruption", "Identity")}
 
 
 def _class(node: Any) -> str:

@@ -139,7 +139,8 @@ def _best(rows: Sequence[Row], metric: str) -> tuple[str, str]:
     runs = f" over {len(values)} runs" if len(values) > 1 else ""
     said = f"Best is {name}: {metric} {mean_and_deviation(values)}{runs}."
     close = of["within chance"]
-    return said, f"Within chance of it: {'; '.join(close)}." if close else ""
+    of_what = "seeds" if len(values) > 1 else "test images"
+    return said, f"Within chance of it, over {of_what}: {'; '.join(close)}." if close else ""
 
 
 def answer(rows: Sequence[Row], metric: str, reference: str) -> charts.Chart:
@@ -245,7 +246,7 @@ def _strips(folder: Path, rows: Sequence[Row]) -> list[Strip]:
     for row in rows:
         if png := _png(folder / row.name / THUMBNAIL):
             width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
-            said = ", ".join(row.overrides.get(key, "") for key in keys)
+            said = ", ".join(f"{key}={row.overrides[key]}" for key in keys if key in row.overrides)
             strips.append(Strip(row.name, said, data_uri(png), f"{2 * width} / {height}"))
     return strips[:MOST_IN_SHEET]
 
