@@ -35,8 +35,8 @@ def test_linear_is_within_a_percent_of_pca(tmp_path: Path) -> None:
 
 def test_two_numbers_beat_pca_and_the_lecture(tmp_path: Path) -> None:
     rows = scores(tmp_path / "run", "experiment=latent_space")
-    # 0.0341 ± 0.0006 over seeds, and the same seed differs as much between CPUs; the lecture has 0.0392.
-    assert rows["model"]["mse"] < 0.0365 < rows["PCA 2"]["mse"]
+    # 0.0341 and three standard deviations over seeds: one seed differs as much between CPUs.
+    assert rows["model"]["mse"] < 0.0359 < rows["PCA 2"]["mse"]
 
 
 def test_a_denoiser_beats_every_reference_after_two_epochs(tmp_path: Path) -> None:

@@ -109,6 +109,11 @@ def varying(rows: Sequence[Row]) -> list[str]:
     return [key for key in keys if len(rows) == 1 or len({row.overrides.get(key) for row in rows}) > 1]
 
 
+def varied(row: Row, keys: Iterable[str]) -> str:
+    """What a job has of the overrides in which the jobs differ: "model=vae, seed=1"."""
+    return ", ".join(f"{key}={row.overrides[key]}" for key in keys if key in row.overrides)
+
+
 def summarize(folder: Path) -> list[Row]:
     """Writes summary.csv, summary.md, summary.png and summary.html into a sweep's folder, and prints the
     table."""
@@ -426,7 +431,7 @@ def finish(folder: Path, trust: bool) -> None:
     failed = [row for row in rows if row.status in ("failed", "unfinished")]
     for row in failed:
         print(one_line(f"error: job {row.name} failed: {row.error or 'it did not end'}"), file=sys.stderr)
-    levels = settings(folder)[2]
+    metric, _, levels = settings(folder)
     finished = [row for row in rows if row.status == "finished"]
     if levels and finished and all(levels[0] in row.overrides for row in finished):
         write_levels(folder, finished, *levels, trust)
@@ -437,7 +442,7 @@ def finish(folder: Path, trust: bool) -> None:
             f"error: {len(failed)} of {len(rows)} jobs failed; run them again with: {again}", file=sys.stderr
         )
         raise SystemExit(1)
-    _say_next(folder, finished, settings(folder)[0])
+    _say_next(folder, finished, metric)
 
 
 def _say_next(folder: Path, rows: Sequence[Row], metric: str) -> None:

@@ -123,8 +123,8 @@ def _as_job(folder: Path) -> str:
         jobs = sweeps.read_sweep(folder.parent)
     except UserError:  # no sweep as it should be: the folder's name is enough
         return ""
-    known = next((job.overrides for job in jobs if job.name == folder.name), {})
-    said = ", ".join(f"{key}={known[key]}" for key in sweeps.varying(jobs) if key in known)
+    keys = sweeps.varying(jobs)
+    said = next((sweeps.varied(job, keys) for job in jobs if job.name == folder.name), "")
     return f" ({said})" if said else ""
 
 

@@ -17,6 +17,7 @@ from autoencoders.sweeps import (
     mean_and_deviation,
     over_code,
     series_of,
+    varied,
     varying,
 )
 
@@ -246,8 +247,7 @@ def _strips(folder: Path, rows: Sequence[Row]) -> list[Strip]:
     for row in rows:
         if png := _png(folder / row.name / THUMBNAIL):
             width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
-            said = ", ".join(f"{key}={row.overrides[key]}" for key in keys if key in row.overrides)
-            strips.append(Strip(row.name, said, data_uri(png), f"{2 * width} / {height}"))
+            strips.append(Strip(row.name, varied(row, keys), data_uri(png), f"{2 * width} / {height}"))
     return strips[:MOST_IN_SHEET]
 
 
