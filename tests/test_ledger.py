@@ -1,7 +1,10 @@
 """The ledger of published results: its entries can be run, and its verdicts and table are right."""
 
 import json
+import os
+import shutil
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,6 +96,37 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, called: list[li
     results = dict(measured.side_by_side(todo, 1))
     assert results["bad"] is None
     assert results["good"] is not None
+
+
+def test_what_was_interrupted_is_continued(
+    tmp_path: Path, called: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... in its training, whose seconds add up, and before its evaluation."""
+    run, working = tmp_path / "a" / "run", subprocess.run
+
+    def stopped(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        (run / "checkpoints").mkdir(parents=True)
+        (last := run / "checkpoints" / "last.ckpt").touch()
+        os.utime(last, (time.time() + 100, time.time() + 100))
+        raise KeyboardInterrupt
+
+    def measure() -> Measurement:
+        return measured.measure("model=vae", "", ["g"], 0, tmp_path / "a")
+
+    monkeypatch.setattr(subprocess, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        measure()
+    monkeypatch.setattr(subprocess, "run", working)
+    done = measure()
+    assert called[0] == ["train.py", f"resume='{run}'"]
+    assert done.seconds == pytest.approx(100, abs=5)
+    kept = tmp_path / "a" / "measured.json"
+    known = json.loads(kept.read_text())
+    del known["scores"]
+    kept.write_text(json.dumps(known))
+    shutil.rmtree(run / "evaluation")
+    assert measure() == done
+    assert [words[0] for words in called] == ["train.py", "evaluate.py", "evaluate.py"]
 
 
 MEASURED: ledger.Measured = {

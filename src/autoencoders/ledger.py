@@ -3,8 +3,8 @@
 python -m autoencoders.ledger [entry ...] [--quick] [--seeds 0 1 2] [--jobs 1] [--out <folder>]: each run is
 `python train.py ...` in its own process, timed from start to end, and an evaluation. Measurements are kept in
 docs/ledger.json, from which the tables of docs/results.md and the README are written. (--seeds without a
-number only writes them.) Finished runs in the folder, runs/ledger, are not repeated, so the command may be
-interrupted; remove the folder to measure again.
+number only writes them.) Finished runs in the folder, runs/ledger, are not repeated, and an interrupted one
+continues from its last checkpoint; remove the folder to measure again.
 """
 
 import argparse

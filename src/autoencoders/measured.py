@@ -53,7 +53,8 @@ def measure(
     command: str, evaluate: str, metrics: Sequence[str], seed: int, folder: Path, init: Path | None = None
 ) -> Measurement:
     """Trains and evaluates. The output goes to `log.txt` in the folder, and what came out to `measured.json`:
-    if the same was measured there before, it is not done again.
+    if the same was measured there before, it is not done again. What was interrupted is continued, and its
+    seconds are those up to the checkpoint and those from there.
 
     Args:
         command: overrides of train.py.
@@ -72,16 +73,15 @@ def _measure(
     command: str, evaluate: str, groups: Sequence[str], seed: int, folder: Path, init: Path | None
 ) -> Measurement:
     asked, kept = {"command": command, "evaluate": evaluate, "groups": groups}, folder / "measured.json"
-    if kept.is_file():
-        known = json.loads(kept.read_text())
-        if {name: known.get(name) for name in asked} == asked:
-            return Measurement(
-                known["scores"], known["seconds"], known.get("intervals", {}), known.get("gpu")
-            )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    known = json.loads(kept.read_text()) if kept.is_file() else {}
+    if {name: known.get(name) for name in asked} != asked:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        known = {**asked, "spent": 0.0}
+    if "scores" in known:
+        return Measurement(known["scores"], known["seconds"], known.get("intervals", {}), known.get("gpu"))
     run = folder / "run"
-    with (folder / "log.txt").open("w") as log:
+    with (folder / "log.txt").open("a") as log:
 
         def process(*arguments: str) -> float:
             """Its seconds."""
@@ -91,16 +91,24 @@ def _measure(
                 raise RuntimeError(f"{folder / 'log.txt'}: python {' '.join(arguments)} failed")
             return time.perf_counter() - start
 
-        begun = [f"init='{init}'"] if init else []
-        seconds = process(
-            "train.py", *command.split(), *begun, f"seed={seed}", f"hydra.run.dir='{run}'", "logger=csv"
-        )
+        if "seconds" not in known:
+            if (last := run / "checkpoints" / "last.ckpt").is_file():  # interrupted
+                known["spent"] += max(0.0, last.stat().st_mtime - known["begun"])
+                words = [f"resume='{run}'"]
+            else:
+                shutil.rmtree(run, ignore_errors=True)
+                begin = [f"init='{init}'"] if init else []
+                words = [*command.split(), *begin, f"seed={seed}", f"hydra.run.dir='{run}'", "logger=csv"]
+            known["begun"] = time.time()
+            write_json(kept, known)
+            known["seconds"] = known["spent"] + process("train.py", *words)
+            write_json(kept, known)
         process("evaluate.py", f"run='{run}'", *evaluate.split(), f"groups={','.join(groups)}")
     files = (run / "evaluation" / name for name in ("groups.json", "groups_intervals.json"))
     scores, intervals = (json.loads(file.read_text()) for file in files)
     gpus = json.loads((run / "environment.json").read_text())["machine"]["gpus"]
-    measured = Measurement(scores, seconds, intervals, gpus[0] if gpus else None)
-    write_json(kept, {**asked, **measured._asdict()})
+    measured = Measurement(scores, known["seconds"], intervals, gpus[0] if gpus else None)
+    write_json(kept, {**known, **measured._asdict()})
     return measured
 
 
