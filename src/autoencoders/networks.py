@@ -704,6 +704,11 @@ def _mlp_decoder(
     return nn.Sequential(*layers, nn.Unflatten(1, tuple(shape)))
 
 
+def trainable_parameters(module: nn.Module) -> int:
+    """Their number."""
+    return sum(weights.numel() for weights in module.parameters() if weights.requires_grad)
+
+
 def fully_connected_layers(network: nn.Module) -> list[nn.Sequential]:
     """The layers of an encoder or a decoder, each with what follows it up to the next; none where it isn't
     made of fully connected ones alone."""

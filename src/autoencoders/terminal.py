@@ -16,6 +16,7 @@ from autoencoders.corruption import Identity
 from autoencoders.data import ImageDataModule
 from autoencoders.loggers import RunLogger
 from autoencoders.models import BaseModel
+from autoencoders.networks import trainable_parameters
 from autoencoders.progress import in_epochs
 
 A_LINE = 4  # scores
@@ -90,8 +91,7 @@ def _data(data: ImageDataModule) -> str:
 
 
 def _model(model: LightningModule) -> str:
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    text = f"{type(model).__name__}: {parameters:,} parameters"
+    text = f"{type(model).__name__}: {trainable_parameters(model):,} parameters"
     if not isinstance(model, BaseModel) or not model.has_code:
         return text
     numbers = " x ".join(map(str, model.code_shape))

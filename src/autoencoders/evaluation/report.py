@@ -28,6 +28,7 @@ from autoencoders.figures import Counts, Picture, Rows, Sheet
 from autoencoders.files import atomic_write, replace_between
 from autoencoders.metrics import metric_names
 from autoencoders.models import BaseModel
+from autoencoders.networks import trainable_parameters
 from autoencoders.pages import charts
 from autoencoders.palette import COLOURS
 from autoencoders.progress import duration
@@ -139,7 +140,6 @@ _FIRST = "The first test images and the model's output."
 def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> str:
     """What was trained, on what and for how long."""
     data, model = subject.data, subject.model
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     pixels = f"the {math.prod(model.input_shape):,} values of an image"
     symbols = model.code_bits < 32 * model.code_dim
     size = f"{model.code_bits:,.0f} bits" if symbols else f"{model.code_dim:,}"
@@ -149,9 +149,9 @@ def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> s
     task = f"to undo {corruption}, " if corruption else "to colour gray images, " if _colours(model) else ""
     begun = " It began with the weights of another run." if cfg.get("init") else ""
     return (
-        f"{pages.words(class_name(cfg.model))} ({parameters:,} parameters) {does}. It was trained {task}on "
-        f"{len(data.train):,} images of {pages.words(class_name(cfg.data))}{took and f' for {took}'}, and "
-        f"tested on {len(data.test):,} others.{begun}"
+        f"{pages.words(class_name(cfg.model))} ({trainable_parameters(model):,} parameters) {does}. "
+        f"It was trained {task}on {len(data.train):,} images of {pages.words(class_name(cfg.data))}"
+        f"{took and f' for {took}'}, and tested on {len(data.test):,} others.{begun}"
     )
 
 
