@@ -15,7 +15,9 @@ from autoencoders.errors import UserError
 from autoencoders.losses import kl_of_assignments, sharpened, soft_assignments
 from autoencoders.models.base import BaseAutoencoder, Coded
 
-STARTS, STARTED_FROM, PART = 20, 20_000, 1000  # of k-means: tries, images, and how many are encoded at once
+STARTS, STARTED_FROM = 20, 60_000  # of k-means: fewer of either, and it may miss its best solution
+COUNTED = 20_000  # images that the clusters' frequencies come from
+PART = 1000  # images that are encoded at once
 
 
 class DEC(BaseAutoencoder):
@@ -116,7 +118,8 @@ class DEC(BaseAutoencoder):
     @torch.no_grad()
     def _copy(self) -> None:
         """Copies encoder and centres, and finds the frequencies; the centres too where there are none."""
-        codes = torch.cat([self.encode(images).float().flatten(1) for images in self._training_images()])
+        images = self._training_images(COUNTED if self.found else STARTED_FROM)
+        codes = torch.cat([self.encode(part).float().flatten(1) for part in images])
         if not self.found:
             if not self.global_step and not self.initialized:
                 rank_zero_warn(
@@ -140,8 +143,8 @@ class DEC(BaseAutoencoder):
         """What is rounded differently elsewhere could give k-means another order."""
         return self.trainer.strategy.broadcast(numbers)
 
-    def _training_images(self) -> Iterator[Tensor]:
-        """Some, as the encoder reads them, (B, C, H, W) at a time.
+    def _training_images(self, most: int) -> Iterator[Tensor]:
+        """So many at most, as the encoder reads them, (B, C, H, W) at a time.
 
         Raises:
             UserError: there is no data module to ask.
@@ -149,6 +152,6 @@ class DEC(BaseAutoencoder):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ImageDataModule):
             raise UserError("DEC finds its centres among the images of an ImageDataModule, and there is none")
-        images = data.labelled(STARTED_FROM)
+        images = data.labelled(most)
         for rows in torch.arange(len(images)).split(PART):
             yield data.pair(images.take(rows).to(self.device), training=False).corrupted
