@@ -26,8 +26,9 @@ train: $(READY) ## train and evaluate a denoising autoencoder on MNIST (add over
 runs: $(READY) ## list all runs and sweeps in runs/index.html
 	$(BIN)/python -m autoencoders.index
 
+# Modules are compiled once, also where the environment says not to: the tests start many processes.
 test: $(READY) ## run the tests (no network or data sets needed)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 test-slow: $(DOCS) ## run the slow tests: real data sets, or long training
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal

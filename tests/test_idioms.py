@@ -381,7 +381,13 @@ def same_layers(folder: Path) -> bool:
     return all(torch.equal(best[key], last[key]) for key in last if not key.startswith("averages"))
 
 
-@pytest.mark.parametrize("words", OF_THE_TRAINER)
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(words, marks=() if index % 2 == 0 else pytest.mark.slow)
+        for index, words in enumerate(OF_THE_TRAINER)
+    ],
+)
 def test_arguments_of_the_trainer(words: str, do: Do, plain: Done) -> None:
     assert OF_THE_TRAINER[words](do(words), plain)
 

@@ -27,7 +27,8 @@ from autoencoders.loggers import MetricsCSV, RunLogger, build_loggers, log_evalu
 from autoencoders.models import Autoencoder
 
 ALL = "logger=[wandb,tensorboard,mlflow]"
-QUICK = ["model=denoising", "network=mlp", "figures.images=4", "trainer.max_epochs=2"]
+QUICK = ["model=denoising", "network=mlp", "figures.images=4", "figures.every_n_epochs=null"]
+QUICK += ["trainer.max_epochs=2"]
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of MLflow
 
 

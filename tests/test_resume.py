@@ -266,17 +266,26 @@ def test_a_run_is_what_it_was(whole: Path, data_root: Path, tmp_path: Path, repo
     assert_same(folder, whole)
 
 
-def test_an_override_that_makes_another_run_is_refused(whole: Path, data_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.code_dim=4", "model.code_dim=4 would make it another run"),
+        pytest.param(
+            "+callbacks.mine._target_=nowhere.Mine",
+            "callbacks.mine._target_=nowhere.Mine is not found",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_an_override_that_makes_another_run_is_refused(
+    override: str, said: str, whole: Path, data_root: Path, tmp_path: Path
+) -> None:
     """... and changes nothing: what was refused does not stay in the run's folder."""
     folder = shutil.copytree(whole, tmp_path / "run")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for override, said in (
-        ("model.code_dim=4", "model.code_dim=4 would make it another run"),
-        ("+callbacks.mine._target_=nowhere.Mine", "callbacks.mine._target_=nowhere.Mine is not found"),
-    ):
-        done = run("train.py", data_root, f"resume={folder}", override, ok=False)
-        assert said in done.stderr
-        assert done.stderr.count("\n") == 1
+    done = run("train.py", data_root, f"resume={folder}", override, ok=False)
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
     assert before == {path: path.read_bytes() for path in before}
 
 

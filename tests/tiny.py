@@ -25,6 +25,7 @@ SMALL = [  # overrides that make a run take seconds
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
     "trainer.log_every_n_steps=1",
+    "figures.every_n_epochs=99",  # drawn at the end alone, as that takes longer than the training
     "trainer.precision=32-true",  # so that one process and two can be compared on any CPU
 ]
 
