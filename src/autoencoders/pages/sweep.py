@@ -9,7 +9,7 @@ from autoencoders import untrusted
 from autoencoders.config import REPOSITORY, class_name
 from autoencoders.files import atomic_write
 from autoencoders.pages import charts, data_uri, template, words
-from autoencoders.runs import CONFIG, THUMBNAIL
+from autoencoders.runs import CONFIG, THUMBNAIL, to_paste
 from autoencoders.sweeps import (
     Row,
     Series,
@@ -23,6 +23,7 @@ from autoencoders.sweeps import (
 
 REFRESH_S = 15  # while jobs run
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics that the table begins with
+HERE_ALONE = re.compile(r"hydra\.(mode|sweep\.dir)=").match  # no part of a command that is given again
 STATUSES = ("finished", "failed", "pruned", "running", "unfinished")
 MOST_IN_SHEET = 60  # jobs
 LARGEST_PICTURE = 2**20  # bytes
@@ -73,6 +74,7 @@ def write(
             for row in rows
         ],
         levels=data_uri(png) if (png := _png(folder / "levels.png")) else None,
+        command=command(folder),
         number=lambda value: f"{value:.4g}" if isinstance(value, float) else str(value),
     )
     with atomic_write(folder / "summary.html") as temporary:
@@ -88,6 +90,16 @@ def question(folder: Path) -> str:
             if name in studies:
                 comments = re.findall(r"^# (?!@)(.+)$", studies[name].read_text(), re.MULTILINE)
                 return comments[0] if comments else ""
+    return ""
+
+
+def command(folder: Path) -> str:
+    """What trains all jobs again, in a new folder; nothing where that isn't known."""
+    path = folder / "multirun.yaml"
+    match untrusted.read_yaml(path) if path.is_file() else None:
+        case {"hydra": {"overrides": {"task": list(task), "hydra": list(hydra)}}}:
+            words = [*untrusted.read_strings(path, task), *untrusted.read_strings(path, hydra)]
+            return to_paste("python", "train.py", "-m", *(w for w in words if not HERE_ALONE(w)))
     return ""
 
 
