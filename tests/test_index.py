@@ -77,7 +77,7 @@ def test_runs_and_sweeps_are_listed_the_newest_first(tmp_path: Path) -> None:
     assert by_name["aae/2026-01-30_12-00-00"].state == "failed"
     assert by_name["aae/2026-01-29_12-00-00"].state == "unfinished"
     swept = by_name["../multirun/2026-02-02_08-00-00"]
-    assert swept.metric == "best val/mse"
+    assert swept.metric == "test/mse of the best job"
     assert swept.value == pytest.approx(0.1 / 16)
     assert swept.state == "4 of 5 jobs finished"
     assert swept.link == "../multirun/2026-02-02_08-00-00/summary.html"

@@ -116,6 +116,7 @@ def _sweep(folder: Path, relative: Path) -> Entry:
     best = min(done, key=lambda row: row.metrics[metric], default=None)
     ended = sum(row.status in ("finished", "pruned") for row in rows)
     of_best = entry_of(folder / best.name, folder) if best else None
+    shown = HEADLINES[0] if best and metric == HEADLINES[1] and HEADLINES[0] in best.metrics else metric
     page = "summary.html" if (folder / "summary.html").is_file() else ""
     return Entry(
         name=relative.as_posix(),
@@ -124,8 +125,8 @@ def _sweep(folder: Path, relative: Path) -> Entry:
         model=f"sweep over {', '.join(sweeps.varying(rows)) or 'nothing'}",
         code=None,
         data=of_best.data if of_best else "",
-        metric=f"best {metric}" if best else "",
-        value=best.metrics[metric] if best else None,
+        metric=f"{shown} of the best job" if best else "",
+        value=best.metrics[shown] if best else None,  # chosen by its metric, and shown as a run is
         date=_date(folder),
         state=f"{ended} of {len(rows)} jobs finished",
     )

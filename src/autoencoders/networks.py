@@ -704,8 +704,8 @@ def _mlp_decoder(
     return nn.Sequential(*layers, nn.Unflatten(1, tuple(shape)))
 
 
-def trainable_parameters(module: nn.Module) -> int:
-    """Their number."""
+def parameter_count(module: nn.Module) -> int:
+    """How many numbers are trained."""
     return sum(weights.numel() for weights in module.parameters() if weights.requires_grad)
 
 

@@ -16,7 +16,7 @@ from autoencoders.corruption import Identity
 from autoencoders.data import ImageDataModule
 from autoencoders.loggers import RunLogger
 from autoencoders.models import BaseModel
-from autoencoders.networks import trainable_parameters
+from autoencoders.networks import parameter_count
 from autoencoders.progress import in_epochs
 
 A_LINE = 4  # scores
@@ -91,7 +91,7 @@ def _data(data: ImageDataModule) -> str:
 
 
 def _model(model: LightningModule) -> str:
-    text = f"{type(model).__name__}: {trainable_parameters(model):,} parameters"
+    text = f"{type(model).__name__}: {parameter_count(model):,} parameters"
     if not isinstance(model, BaseModel) or not model.has_code:
         return text
     numbers = " x ".join(map(str, model.code_shape))

@@ -28,7 +28,7 @@ from autoencoders.figures import Counts, Picture, Rows, Sheet
 from autoencoders.files import atomic_write, replace_between
 from autoencoders.metrics import metric_names
 from autoencoders.models import BaseModel
-from autoencoders.networks import trainable_parameters
+from autoencoders.networks import parameter_count
 from autoencoders.pages import charts
 from autoencoders.palette import COLOURS
 from autoencoders.progress import duration
@@ -149,7 +149,7 @@ def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> s
     task = f"to undo {corruption}, " if corruption else "to colour gray images, " if _colours(model) else ""
     begun = " It began with the weights of another run." if cfg.get("init") else ""
     return (
-        f"{pages.words(class_name(cfg.model))} ({trainable_parameters(model):,} parameters) {does}. "
+        f"{pages.words(class_name(cfg.model))} ({parameter_count(model):,} parameters) {does}. "
         f"It was trained {task}on {len(data.train):,} images of {pages.words(class_name(cfg.data))}"
         f"{took and f' for {took}'}, and tested on {len(data.test):,} others.{begun}"
     )

@@ -15,7 +15,7 @@ from autoencoders.data.pairs import Batch
 from autoencoders.evaluation.intervals import Means, Places, Statistic
 from autoencoders.evaluation.subject import MOST_INPUTS, MOST_NUMBERS, Scores, Subject, waiting
 from autoencoders.metrics import squared_error, with_gain
-from autoencoders.networks import trainable_parameters
+from autoencoders.networks import parameter_count
 
 TUNED_ON, MOST_TUNED = (
     200,
@@ -207,7 +207,7 @@ def reconstruction(
     errors = scores["model"]["mse"].values
     for metric, level in {"mse_p05": 0.05, "mse_median": 0.5, "mse_p95": 0.95}.items():
         scores["model"][metric] = Statistic(partial(_quantile, errors, level), len(errors))
-    scores["model"]["parameters"] = trainable_parameters(model)
+    scores["model"]["parameters"] = parameter_count(model)
     if model.has_code:
         scores["model"]["code_bits"] = model.code_bits
     return scores, torch.from_numpy(errors)
