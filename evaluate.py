@@ -22,7 +22,8 @@ def main(arguments: list[str]) -> None:
     if not set(grids) <= {"grid=true", "grid=false"}:
         raise errors.UserError(f"{grids[-1]} must be true or false")
     groups = [argument for argument in arguments if argument.startswith("groups=")]
-    run, cfg = runs.compose_evaluated([word for word in arguments if word not in (*grids, *groups)])
+    words = [word for word in arguments if word not in (*grids, *groups)]
+    run, cfg = runs.compose_evaluated(words)
     # These import torch and lightning: only for a run that is there.
     with importing():
         from autoencoders import hardware
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
     elif groups:
         score_run(run, cfg, groups[-1].removeprefix("groups=").split(","))
     else:
-        evaluate_run(run, cfg)
+        evaluate_run(run, cfg, overrides=[word for word in words if not word.startswith("run=")])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -284,6 +285,34 @@ PIXELS = """
 def decoded(it: Subject, code: Any) -> Any:
     with torch.inference_mode():
         return it.model.decode(torch.tensor(code)[None].float())[0, 0].mul(255).round().numpy().ravel()
+
+
+def test_a_report_says_what_was_trained_and_on_what_it_was_tested(composed: Compose, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "data: {_target_: autoencoders.data.MNIST}\n"
+        "corruption: {_target_: autoencoders.corruption.SaltPepper, fraction: 0.25}\n"
+    )
+    it, words = subject(composed, "corruption=masking"), ["corruption=masking"]
+    report.write(tmp_path, {}, {}, it, {}, composed("network=mlp", *words), overrides=words)
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert "It was trained to undo SaltPepper(fraction=0.25), on " in page
+    assert " others under Masking(fraction=" in page
+    assert re.search(r"evaluate.py run=\S+ corruption=masking</pre>", page)
+    report.write(tmp_path, {}, {}, it, {}, composed("data=fashion_mnist"))
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert re.search(r"on MNIST, and tested on \d+ of Fashion ?MNIST without corruption\.", page)
+
+
+def test_a_grid_of_before_the_training_went_on_is_left_out(written: tuple[Path, Subject]) -> None:
+    page, _ = written
+    run, grid = page.parent.parent, page.parent / "grid.csv"
+    grid.write_text("corruption,level,value,model mse,corrupted image mse\nblur,sigma,1,0.1,0.2\n")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "best.ckpt").touch()
+    os.utime(grid, (0, 0))
+    assert "is of before the run was trained further" in report.robustness(run)
+    os.utime(grid)
+    assert "trained further" not in report.robustness(run)
 
 
 def test_a_grid_comes_into_the_report(written: tuple[Path, Subject]) -> None:

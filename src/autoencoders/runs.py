@@ -370,7 +370,13 @@ def _refuse_exported(folder: Path) -> None:
 def is_evaluated(run: Path) -> bool:
     """Whether its best model has been evaluated: a run that is finished and resumed isn't once more."""
     best, scores = run / "checkpoints" / "best.ckpt", run / "evaluation" / "metrics.json"
-    return scores.is_file() and best.is_file() and scores.stat().st_mtime >= best.stat().st_mtime
+    return scores.is_file() and best.is_file() and not is_outdated(run, scores)
+
+
+def is_outdated(run: Path, path: Path) -> bool:
+    """Whether a file that is there is of the run's best model of before it was trained further."""
+    best = run / "checkpoints" / "best.ckpt"
+    return best.is_file() and path.is_file() and path.stat().st_mtime < best.stat().st_mtime
 
 
 def best_checkpoint(run: Path) -> Path:

@@ -456,7 +456,7 @@ def environment(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """What git says of this repository; None outside of one."""
-    command = ["git", "-C", str(REPOSITORY), *arguments]
+    command = ["git", "--no-optional-locks", "-C", str(REPOSITORY), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

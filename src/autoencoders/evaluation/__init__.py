@@ -59,10 +59,13 @@ EXPLAINED: dict[str, Callable[..., Any]] = {  # by their docstrings, in the repo
 }
 
 
-def evaluate_run(run: Path, cfg: DictConfig, trained_before: bool = False) -> dict[str, Scores]:
+def evaluate_run(
+    run: Path, cfg: DictConfig, trained_before: bool = False, overrides: Sequence[str] = ()
+) -> dict[str, Scores]:
     """Rebuilds a run's data and best model and evaluates it, into `run/evaluation` and the run's W&B run.
 
     Args:
+        overrides: what was said of data and corruption, for the report.
         trained_before: whether this process has trained it, and so has said how to look at its loggers.
     """
     start, folder = time.perf_counter(), run / "evaluation"
@@ -78,7 +81,7 @@ def evaluate_run(run: Path, cfg: DictConfig, trained_before: bool = False) -> di
         np.save(file, scores["reconstruction"]["model"]["mse"].values)
     OmegaConf.save(OmegaConf.create(shareable(cfg)), folder / "config.yaml")
     with waiting("report"):
-        report.write(run, scores, pictures, subject, EXPLAINED, cfg, left_out(subject))
+        report.write(run, scores, pictures, subject, EXPLAINED, cfg, left_out(subject), overrides)
     print()
     for index, line in enumerate(headline.lines(scores, len(subject.data.test))):
         say_wrapped("" if index else "test", line)
@@ -87,7 +90,8 @@ def evaluate_run(run: Path, cfg: DictConfig, trained_before: bool = False) -> di
         if not trained_before:  # which has said it
             say_where(where)
     print()
-    if not (run / report.GRID).is_file():
+    grid = run / report.GRID
+    if not grid.is_file() or runs.is_outdated(run, grid):
         command = runs.command_for(runs.near(run), "evaluate.py", "run", "grid=true")
         say_next("tests it on six kinds of corruption", command)
     sys.stdout.flush()

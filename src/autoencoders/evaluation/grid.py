@@ -55,3 +55,6 @@ def evaluate_grid(run: Path, trust: bool = False) -> None:
     print(f"\n  grid    {runs.near(folder / 'grid.png')}, {runs.near(folder / 'grid.csv')}")
     if (page := folder / "report.html").is_file():
         print(f"  report  {runs.near(page)}")
+    else:
+        command = runs.command_for(runs.near(run), "evaluate.py", "run")
+        print(f"  next    {command}\n          (scores it and makes a report, with this grid)")

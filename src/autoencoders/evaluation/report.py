@@ -84,10 +84,13 @@ def write(
     groups: Mapping[str, Callable[..., Any]],
     cfg: DictConfig,
     left_out: str = "",
+    overrides: Sequence[str] = (),
 ) -> None:
     """Writes `run/evaluation/report.html` from the scores, the pictures, by name, the explorer of a model's
-    code, and a sentence on what is left out."""
+    code, a sentence on what is left out, and what was said to evaluate.py beside the run."""
     environment, metrics = _read(run / "environment.json"), _read(run / "metrics.json")
+    own = run / "config.yaml"
+    trained: Mapping[Any, Any] = untrusted.read_mapping(own) if own.is_file() else cfg  # cfg: as evaluated
     facts = _facts(cfg, environment, metrics, subject.model.code_dim)
     tables = {
         name: Table(name, _explained(groups.get(name)), metric_names(of_group), of_group)
@@ -108,7 +111,7 @@ def write(
         ]
         html: str = pages.template("report").render(
             title=pages.words(f"{_class(cfg.model)} on {_class(cfg.data)}"),
-            sentence=sentence(cfg, metrics, subject),
+            sentence=sentence(cfg, trained, metrics, subject),
             numbers=numbers(scores, len(subject.data.test)),
             first=strips(reconstructions, _FIRST) if isinstance(reconstructions, Rows) else None,
             limits=list(limits(scores, left_out)),
@@ -118,7 +121,7 @@ def write(
             intervals=intervals.EXPLAINED,
             command=command,
             again=runs.to_paste("python", "train.py", f"rerun={run.absolute()}"),
-            evaluate=_command(run),
+            evaluate=_command(run, *overrides),
             facts={**facts, "folder": run.absolute()},
             config=OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))),
             number=intervals.text,
@@ -137,21 +140,34 @@ def write(
 _FIRST = "The first test images and the model's output."
 
 
-def sentence(cfg: DictConfig, metrics: Mapping[str, Any], subject: Subject) -> str:
-    """What was trained, on what and for how long."""
+def sentence(
+    cfg: DictConfig, trained: Mapping[Any, Any], metrics: Mapping[str, Any], subject: Subject
+) -> str:
+    """What was trained, on what and for how long; and on what it was tested, where that is something else.
+
+    Args:
+        cfg: what it was evaluated with.
+        trained: what it was trained with.
+    """
     data, model = subject.data, subject.model
     pixels = f"the {math.prod(model.input_shape):,} values of an image"
     symbols = model.code_bits < 32 * model.code_dim
     size = f"{model.code_bits:,.0f} bits" if symbols else f"{model.code_dim:,}"
     does = f"turns {pixels} into a code of {size}" if model.has_code else f"corrects {pixels}"
-    corruption = _described(cfg.get("corruption"))
+    was, now = (_described(config.get("corruption")) for config in (trained, cfg))
     took = _trained(metrics)
-    task = f"to undo {corruption}, " if corruption else "to colour gray images, " if _colours(model) else ""
+    task = f"to undo {was}, " if was else "to colour gray images, " if _colours(model) else ""
     begun = " It began with the weights of another run." if cfg.get("init") else ""
+    images, others = pages.words(class_name(cfg.data)), "others"
+    if (own := class_name(trained.get("data") or {})) != class_name(cfg.data):
+        trained_on, others = pages.words(own), f"of {images}"
+    else:
+        trained_on = f"{len(data.train):,} images of {images}"
+    under = "" if was == now else f" under {now}" if now else " without corruption"
     return (
         f"{pages.words(class_name(cfg.model))} ({parameter_count(model):,} parameters) {does}. "
-        f"It was trained {task}on {len(data.train):,} images of {pages.words(class_name(cfg.data))}"
-        f"{took and f' for {took}'}, and tested on {len(data.test):,} others.{begun}"
+        f"It was trained {task}on {trained_on}{took and f' for {took}'}, "
+        f"and tested on {len(data.test):,} {others}{under}.{begun}"
     )
 
 
@@ -334,8 +350,11 @@ _DRAWN_FROM = {
 
 def robustness(run: Path) -> str:
     """The page's part with the error over kinds and levels of corruption, or how to measure it."""
+    outdated = runs.is_outdated(run, run / GRID)
     html: str = pages.template("robustness").render(
-        chart=_of_grid(run / GRID), command=_command(run, "grid=true")
+        chart=None if outdated else _of_grid(run / GRID),
+        outdated=outdated,
+        command=_command(run, "grid=true"),
     )
     return html
 
@@ -455,10 +474,10 @@ def _class(node: Any) -> str:
 
 def _described(node: Any) -> str:
     """A corruption with its settings; nothing for none."""
-    if not isinstance(node, DictConfig) or _class(node) in ("", "Identity", "NoCorruption"):
+    if not isinstance(node, DictConfig | dict) or class_name(node) in ("", "Identity", "NoCorruption"):
         return ""
     settings = [f"{key!s}={value}" for key, value in node.items() if not str(key).startswith("_")]
-    return f"{_class(node)}({', '.join(settings)})"
+    return f"{class_name(node)}({', '.join(settings)})"
 
 
 def _read(path: Path) -> dict[str, Any]:
