@@ -2,8 +2,11 @@
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import Compose
 
-from autoencoders import config, ledger, measured, training
+from autoencoders import claims, config, errors, ledger, measured, training
 from autoencoders.measured import Measurement
 
 
@@ -23,7 +26,7 @@ def test_every_entry_can_be_run(name: str, composed: Compose) -> None:
         cfg = composed(*command.split())
         training.build_model(cfg, training.build_data(cfg))
         training.build_data(composed(*command.split(), *entry.get("evaluate", "").split()))
-    assert set(entry) - {"differs", "each", "evaluate", "missed", "readme", "seeds", "start"} == {
+    assert set(entry) - {"differs", "each", "evaluate", "missed", "readme", "seeds", "start", "timed"} == {
         "title", "published", "source", "seen", "protocol", "better", "tolerance", "command", "value",
         "times", "quick",
     }  # fmt: skip
@@ -98,6 +101,91 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, called: list[li
     assert results["good"] is not None
 
 
+def test_ctrl_c_is_one_line_and_starts_no_other_run(tmp_path: Path) -> None:
+    """... of those that wait, and the one in progress comes to its end, as it is told too."""
+    script = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from autoencoders.errors import one_line_errors
+from autoencoders.measured import side_by_side
+def run(name):
+    Path(name).touch()
+    time.sleep(0.5)
+    Path(f"{name} ended").touch()
+with one_line_errors():
+    list(side_by_side({name: partial(run, name) for name in ("first", "second")}, 1))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "first").is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=30)[1]
+    assert (process.returncode, err) == (130, "\ninterrupted; the same command continues\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "first ended"}
+
+
+def test_ctrl_c_is_one_line_in_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors.one_line_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("linear --seeds -1", "seed=-1 must be ≥ 0 and ≤ 4294967295"),
+        ("linear --seeds 1.5", "seed=1.5 must be a whole number"),
+        ("linear --jobs 0", "jobs=0 must be ≥ 1"),
+        ("liner", "no entry liner: did you mean 'linear'? There are: best_code16, "),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(
+    arguments: str, message: str, called: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ledger.main(arguments.split())
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert called == []
+
+
+def test_a_misspelt_claim_is_refused_likewise(capsys: pytest.CaptureFixture[str]) -> None:
+    name = next(iter(claims.content()["claims"]))
+    with pytest.raises(SystemExit):
+        claims.main([f"{name}x"])
+    assert f"did you mean '{name}'? There are: " in capsys.readouterr().err
+
+
+def test_the_command_says_what_it_measured_and_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs").mkdir()
+    names = {"MEASURED": "docs/ledger.json", "RESULTS": "docs/results.md", "README": "README.md"}
+    for name, path in names.items():
+        monkeypatch.setattr(ledger, name, tmp_path / path)
+    for path in ("docs/results.md", "README.md"):
+        (tmp_path / path).write_text(f"{ledger.START}\n{ledger.END}")
+    monkeypatch.setattr(ledger, "REPOSITORY", tmp_path)
+    of_both = {"model": {"mse": 3 / 784}, "PCA 30": {"mse": 15 / 784}}
+    measurement = Measurement({"reconstruction": of_both}, seconds=9.0)
+    monkeypatch.setattr(ledger, "measure", lambda *arguments: measurement)
+    ledger.main(["deep30", "--seeds", "5"])  # whose run answers another entry too
+    assert capsys.readouterr().out.splitlines() == [
+        "pca30, seed 5: 15 (published 13.87): missed by 8.1%",
+        "deep30, seed 5: 3 (published 3): reached",
+        "written: docs/ledger.json, docs/results.md, README.md",
+    ]
+    assert set(json.loads((tmp_path / "docs" / "ledger.json").read_text())) == {"pca30", "deep30"}
+    assert "`deep30`" in (tmp_path / "docs" / "results.md").read_text()
+    ledger.main(["--seeds"])
+    assert capsys.readouterr().out == "written: docs/results.md, README.md\n"
+
+
 def test_what_was_interrupted_is_continued(
     tmp_path: Path, called: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,9 +231,11 @@ MEASURED: ledger.Measured = {
 def test_the_table_says_how_far_off_we_are() -> None:
     code2, linear, deep30 = ledger.table(MEASURED).splitlines()[2:]
     assert (
-        "| 0.0392 | **0.035** ± 0.005 (3 seeds) | 0.02 to 0.04 | reached | `experiment=latent_space` | 50 s |"
-        in code2
+        "| 0.0392 | **0.035** ± 0.005 (3 seeds) | 0.02 to 0.04 | reached (2 of 3 seeds reach it) "
+        "| `experiment=latent_space` | 50 s |" in code2
     )
+    assert "<sub>`code2`: `reconstruction/model/mse`<br>" in code2
+    assert "<sub>`deep30`: 784 x `reconstruction/model/mse`<br>" in deep30
     assert "on one H100: seed 2<" in code2
     assert linear.endswith("| `model=linear` |  |")
     assert "| 3 | **3.3** (one seed) |  | missed by 10.0% |" in deep30
@@ -157,10 +247,23 @@ def test_the_table_says_how_far_off_we_are() -> None:
 def test_the_readme_has_the_rows_that_are_marked_for_it_and_the_count_of_all() -> None:
     code2, deep30, _, count = ledger.short_table(MEASURED).splitlines()[2:]
     assert (
-        code2 == "| autoencoder, MNIST, code of 2 | 0.0392 | **0.035** ± 0.005 (3 seeds) | reached | 50 s |"
+        code2 == "| autoencoder, MNIST, code of 2 | 0.0392 | **0.035** ± 0.005 (3 seeds) "
+        "| reached (2 of 3 seeds reach it) | 50 s |"
     )
     assert "missed by 10.0%" in deep30
-    assert count.startswith("2 of 3 results are reached")
+    assert count.startswith("2 of 3 results are reached, 2 of them against numbers that we have checked: ")
+    assert ledger.entries()["denoising"]["seen"] is None
+    unseen = {**MEASURED, "denoising": {"0": {"value": 0.01, "seconds": 9.0}}}
+    assert "3 of 4 results are reached, 2 of them against" in ledger.short_table(unseen)
+
+
+def test_the_commands_of_the_table_may_be_pasted_into_a_shell() -> None:
+    """zsh takes [...] for the name of a file."""
+    for name, entry in ledger.entries().items():
+        table = ledger.table({name: {"0": {"value": 1.0, "seconds": 9.0}}})
+        command = table.splitlines()[-1].split(" | ")[-2].partition("`")[2].partition("`")[0]
+        assert not any("[" in word and "'" not in word for word in command.split())
+        assert shlex.split(command) == ledger.runs_of(entry)[0][0].split()
 
 
 def test_the_pages_have_the_tables_of_what_was_measured() -> None:

@@ -20,9 +20,9 @@ from typing import Any
 import yaml
 
 from autoencoders.config import REPOSITORY, need_clone
-from autoencoders.errors import one_line_errors
+from autoencoders.errors import one_line_errors, suggest
 from autoencoders.files import replace_between, write_json
-from autoencoders.measured import measure, side_by_side
+from autoencoders.measured import jobs_argument, measure, seed_argument, side_by_side
 
 MEASURED = REPOSITORY / "docs" / "claims.json"
 START, END = "<!-- claims: made by `python -m autoencoders.claims` -->", "<!-- end of claims -->"
@@ -112,12 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs, claims = loaded["runs"], loaded["claims"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("claims", nargs="*", help=", ".join(claims), metavar="claim")
-    parser.add_argument("--seeds", type=int, nargs="*", default=(0, 1, 2))
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--seeds", type=seed_argument, nargs="*", default=(0, 1, 2))
+    parser.add_argument("--jobs", type=jobs_argument, default=1, help="runs side by side")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "claims", help="folder of the runs")
     chosen = parser.parse_args(arguments)
-    if unknown := set(chosen.claims) - set(claims):
-        parser.error(f"no claim {', '.join(sorted(unknown))}: there are {', '.join(claims)}")
+    if unknown := [name for name in chosen.claims if name not in claims]:
+        parser.error(f"no claim {unknown[0]}: {suggest(unknown[0], claims, listed=len(claims))}")
     some = {name: claims[name] for name in chosen.claims or claims}
     names = dict.fromkeys(name for claim in some.values() for name in claim["runs"])
     measured, failed = known(), False

@@ -32,8 +32,8 @@ class UserError(Exception):
         return one_line(super().__str__())
 
 
-def suggest(name: str, options: Iterable[object]) -> str:
-    """The options as a hint, the one that looks most like `name` first.
+def suggest(name: str, options: Iterable[object], listed: int = 25) -> str:
+    """The options as a hint, the one that looks most like `name` first; it alone of more than `listed`.
 
     >>> suggest("denoisin", ["linear", "denoising", "vae"])
     "did you mean 'denoising'? There are: denoising, linear, vae"
@@ -41,7 +41,7 @@ def suggest(name: str, options: Iterable[object]) -> str:
     options = sorted(str(option) for option in options if not str(option).startswith("_"))
     by_lower = {option.lower(): option for option in options}
     matches = [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)]
-    if matches and len(options) > 25:
+    if matches and len(options) > listed:
         return f"did you mean '{matches[0]}'?"
     there_are = f"here are: {', '.join(options)}"
     return f"did you mean '{matches[0]}'? T{there_are}" if matches else f"t{there_are}"
@@ -49,7 +49,7 @@ def suggest(name: str, options: Iterable[object]) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns what a user can cause into one line on stderr and exit code 1.
+    """Turns what a user can cause into one line on stderr and exit code 1, and Ctrl-C into one and 130.
 
     What `explain` can't explain keeps its traceback; HYDRA_FULL_ERROR=1 shows every one. Of the processes of
     a run only the first speaks.
@@ -64,6 +64,12 @@ def one_line_errors() -> Iterator[None]:
     except BrokenPipeError:  # the reader has seen enough, as in `train.py --cfg job | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except KeyboardInterrupt as interrupt:
+        if FULL_ERRORS:
+            raise
+        if is_main_process():
+            print(f"\n{interrupt}" if interrupt.args else "\ninterrupted", file=sys.stderr)  # after its ^C
+        raise SystemExit(130) from None
     except Exception as error:
         line = explain(error)
         if is_main_process() and ERROR_FILE in os.environ:

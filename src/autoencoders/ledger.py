@@ -9,6 +9,7 @@ continues from its last checkpoint; remove the folder to measure again.
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
@@ -17,13 +18,15 @@ from statistics import mean, stdev
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 
 from autoencoders.config import REPOSITORY, need_clone
-from autoencoders.errors import one_line_errors
+from autoencoders.errors import one_line_errors, suggest
 from autoencoders.files import replace_between, write_json
-from autoencoders.measured import Measurement, measure, side_by_side
+from autoencoders.measured import Measurement, jobs_argument, measure, seed_argument, side_by_side
 
 MEASURED = REPOSITORY / "docs" / "ledger.json"
+RESULTS, README = REPOSITORY / "docs" / "results.md", REPOSITORY / "README.md"
 START, END = "<!-- ledger: made by `make reproduce` -->", "<!-- end of ledger -->"
 SEEDS = 3  # of an entry that does not say how many
 # seed: {"value": ..., "seconds": ..., "interval": [low, high], "gpu": ...}, the last two where there is one
@@ -81,16 +84,19 @@ def table(measured: Measured) -> str:
     """All entries that were measured, each with its source and protocol: the table of docs/results.md."""
     lines = ["| | published | ours | 95 % | | our command | time |", "|---|---|---|---|---|---|---|"]
     for name, entry in _shown(measured).items():
+        factor = "" if entry["times"] == 1 else f"{entry['times']:g} x "
         notes = [
+            f"`{name}`: {factor}`{entry['value']}`",
             entry["source"] + ("" if entry["seen"] else " (not seen by us in the source)"),
             f"protocol: {entry['protocol']}",
             *([f"ours: {entry['differs']}"] if "differs" in entry else []),
             *([f"why missed: {entry['missed']}"] if "missed" in entry else []),
+            *([f"time: {entry['timed']}"] if "timed" in entry else []),
             *_on_gpus(measured[name]),
         ]
         said = _said(entry)
         if "each" in entry:
-            said += f" {entry['each'][0]}` … `{entry['each'][-1]}"
+            said += f" {shlex.quote(entry['each'][0])}` … `{shlex.quote(entry['each'][-1])}"
         if "start" in entry:
             said += f"`, which begins with the weights of `{_said(entries()[entry['start']])}"
         if "evaluate" in entry:
@@ -118,13 +124,19 @@ def short_table(measured: Measured) -> str:
                 _seconds(results),
             )
             lines.append(f"| {' | '.join(cells)} |")
-    count = sum(bool(reached(entry, _ours(measured[name]))) for name, entry in shown.items())
-    lines += ["", f"{count} of {len(shown)} results are reached: [all of them](docs/results.md)."]
+    good = [entry for name, entry in shown.items() if reached(entry, _ours(measured[name]))]
+    checked = sum(bool(entry["seen"]) for entry in good)
+    lines += [
+        "",
+        f"{len(good)} of {len(shown)} results are reached, {checked} of them against numbers that we have "
+        "checked: [all of them](docs/results.md).",
+    ]
     return "\n".join(lines)
 
 
 def _said(entry: Mapping[str, Any]) -> str:
-    return " ".join(entry["command"].split())
+    """Its command, as one may paste it into a shell: zsh takes [...] for the name of a file."""
+    return " ".join(shlex.quote(word) for word in entry["command"].split())
 
 
 def _shown(measured: Measured) -> dict[str, dict[str, Any]]:
@@ -152,7 +164,18 @@ def _verdict(entry: Mapping[str, Any], results: Results) -> str:
     if (good := reached(entry, ours)) is None:
         return ""
     off = abs(ours - entry["published"]) / abs(entry["published"])
-    return "reached" if good else f"missed by {off:.1%}"
+    verdict = "reached" if good else f"missed by {off:.1%}"
+    count = sum(bool(reached(entry, result["value"])) for result in results.values())
+    some = f" ({count} of {len(results)} seeds reach it)" if 0 < count < len(results) else ""
+    return verdict + some
+
+
+def line(name: str, entry: Mapping[str, Any], seed: int, result: Mapping[str, Any]) -> str:
+    """What one seed of an entry came to."""
+    said = f"{name}, seed {seed}: {result['value']:.4g}"
+    if entry["published"] is None:
+        return said
+    return f"{said} (published {_quoted(entry)}): {_verdict(entry, {str(seed): result})}"
 
 
 def _ours(results: Results) -> float:
@@ -208,13 +231,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("entries", nargs="*", help=", ".join(ledger), metavar="entry")
     parser.add_argument("--quick", action="store_true", help="only the entries marked quick")
     parser.add_argument(
-        "--seeds", type=int, nargs="*", help=f"default: 0 to {SEEDS - 1}, or as many as the entry says"
+        "--seeds",
+        type=seed_argument,
+        nargs="*",
+        help=f"default: 0 to {SEEDS - 1}, or as many as the entry says",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which distorts their times")
+    parser.add_argument(
+        "--jobs", type=jobs_argument, default=1, help="runs side by side, which distorts their times"
+    )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "ledger", help="folder of the runs")
     chosen = parser.parse_args(arguments)
-    if unknown := set(chosen.entries) - set(ledger):
-        parser.error(f"no entry {', '.join(sorted(unknown))}: there are {', '.join(ledger)}")
+    if unknown := [name for name in chosen.entries if name not in ledger]:
+        parser.error(f"no entry {unknown[0]}: {suggest(unknown[0], ledger, listed=len(ledger))}")
     names = [n for n in chosen.entries or ledger if ledger[n]["quick"] or not chosen.quick]
     firsts = [
         name
@@ -230,19 +258,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (first, seed): partial(measure_entry, ledger, first, seed, chosen.out)
         for first, seed in sorted(pairs, key=itemgetter(1))  # all entries' first seeds first
     }
-    failed = False
+    failed, written = False, [RESULTS, README]
     for (first, seed), results in side_by_side(todo, chosen.jobs):
         if results is None:
             failed = True
             continue
         measured = _known()  # read now: another process may have added its own
         for name in answered(ledger, first):
-            measured.setdefault(name, {})[str(seed)] = result_of(ledger[name], results)
+            result = measured.setdefault(name, {})[str(seed)] = result_of(ledger[name], results)
+            tqdm.write(line(name, ledger[name], seed, result))
         write_json(MEASURED, measured)
+        written = [MEASURED, RESULTS, README]
     measured = _known()
-    replace_between(REPOSITORY / "docs" / "results.md", START, END, table(measured))
-    replace_between(REPOSITORY / "README.md", START, END, short_table(measured))
-    print(f"\n{table(measured)}")
+    replace_between(RESULTS, START, END, table(measured))
+    replace_between(README, START, END, short_table(measured))
+    print("written:", ", ".join(str(path.relative_to(REPOSITORY)) for path in written))
     if failed:
         raise SystemExit(1)
 

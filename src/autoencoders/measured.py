@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from autoencoders import checks
 from autoencoders.config import REPOSITORY
 from autoencoders.files import write_json
 
@@ -113,14 +115,41 @@ def _measure(
 
 
 def side_by_side(todo: Mapping[Key, Callable[[], Result]], jobs: int) -> Iterator[tuple[Key, Result | None]]:
-    """What was measured, as soon as it is there, so many at a time; None of what failed, which is said."""
+    """What was measured, as soon as it is there, so many at a time; None of what failed, which is said.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, once the runs in progress, which are told too, have ended.
+    """
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ThreadPoolExecutor(jobs) as pool:
         started = {pool.submit(run): key for key, run in todo.items()}
-        for done in tqdm(as_completed(started), total=len(started), desc="runs", disable=None):
-            try:
-                yield started[done], done.result()
-            except RuntimeError as error:
-                print(error, flush=True)
-                yield started[done], None
+        try:
+            for done in tqdm(as_completed(started), total=len(started), desc="runs", disable=None):
+                try:
+                    yield started[done], done.result()
+                except RuntimeError as error:
+                    tqdm.write(str(error))
+                    yield started[done], None
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # else those that wait would begin now
+            raise KeyboardInterrupt("interrupted; the same command continues") from None
+
+
+def seed_argument(text: str) -> int:
+    """One of the command line, with train.py's limits."""
+    return _whole("seed", text, 0, 2**32 - 1)
+
+
+def jobs_argument(text: str) -> int:
+    """How many runs side by side, of the command line."""
+    return _whole("jobs", text, 1)
+
+
+def _whole(name: str, text: str, at_least: int, at_most: int | None = None) -> int:
+    value = int(text) if text.lstrip("-").isdecimal() else text
+    try:
+        checks.integer(name, value, at_least, at_most)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return int(value)

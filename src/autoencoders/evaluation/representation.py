@@ -1,6 +1,7 @@
 """What a code is good for without its decoder: clusters and features, beside PCA's code and the pixels.
 
-Everything is on the official test images, and what is fitted is fitted on labelled training images.
+Everything is scored on the official test images. Probes, neighbours and the clusters of whitened codes are
+fitted on training images; k-means finds the other clusters, without labels, among the test images themselves.
 """
 
 import warnings
@@ -31,10 +32,10 @@ FEW = (1, 10, 100)  # labels a class
 
 
 def clustering(subject: Subject) -> Scores:
-    """k-means with as many clusters as classes on the test images' codes: accuracy under the best assignment
-    of clusters to classes (Hungarian method), normalised mutual information, adjusted Rand index; and the
-    silhouette of 2,000 codes. Also of the model's own clusters, such as DEC's, which it found in training
-    images.
+    """k-means finds as many clusters as there are classes among the test images' codes, without labels, and
+    is scored on the same images: accuracy under the best assignment of clusters to classes (Hungarian
+    method), normalised mutual information, adjusted Rand index; and the silhouette of 2,000 codes. Also the
+    model's own clusters, such as DEC's, which it found among training images.
 
     "model, whitened" is the protocol of Berthelot et al. 2019: codes are whitened (all their directions get
     the same variance), and k-means finds its clusters in those of at most 10,000 training images, from more
