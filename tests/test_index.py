@@ -127,7 +127,8 @@ def test_a_sweep_s_page_says_what_was_asked_and_answers(tmp_path: Path) -> None:
     assert "How many code dimensions does a digit need?" in page
     assert "5 jobs: 4 finished, 1 unfinished." in page
     assert "model.code_dim (2, 16, 32); seed (0, 1)" in page
-    assert "Best is model.code_dim=16: val/mse 0.00675 ± 0.00071 over 2 runs." in page
+    assert "Best is model.code_dim=16: val/mse 0.00675 ± 0.00071 over 2 runs.</strong>" in page
+    assert "No other is within chance of it, over seeds." in page
     assert page.count("output of job 0") == 1
     assert 'aspect-ratio: 64 / 8"' in page
     assert "parallel coordinates of 4 jobs over model.code_dim, seed, val/mse" in page

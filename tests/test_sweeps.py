@@ -272,6 +272,8 @@ def test_a_signal_ends_a_sweep_with_its_summary(data_root: Path, tmp_path: Path)
     parent.send_signal(signal.SIGINT)
     out, err = parent.communicate(timeout=60)
     assert parent.returncode == 130, out + err
+    assert f"stopped; resume with: python train.py resume={folder}\n" in out
+    assert "Traceback" not in err
     assert [row["status"] for row in table(folder)] == ["unfinished"] * 2
     wait_for(lambda: not processes(marker), seconds=10)
 

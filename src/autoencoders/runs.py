@@ -318,6 +318,8 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
     untrusted.check_run(run)
     if not (run / CONFIG).is_file():
         _refuse_exported(run)
+        if jobs := sorted(path.parents[1].name for path in run.glob(f"*/{CONFIG}")):
+            raise UserError(f"{run} is a sweep: name one of its runs, such as {run / jobs[0]}")
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
     config = untrusted.read_config(run / CONFIG, trust, trusting)
     if not trust:

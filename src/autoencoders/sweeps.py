@@ -445,6 +445,12 @@ def finish(folder: Path, trust: bool) -> None:
     _say_next(folder, finished, metric)
 
 
+def stopped(folder: Path) -> None:
+    """Makes what a sweep leaves that did not come to its end, and says how to resume it."""
+    summarize(folder)
+    print(f"\nstopped; resume with: {runs.resume_command(runs.near(folder))}", flush=True)
+
+
 def _say_next(folder: Path, rows: Sequence[Row], metric: str) -> None:
     """What one may type next: an evaluation of the best job or, where it has one, its comparison with the
     next best of other settings, or else of another seed."""
@@ -527,7 +533,7 @@ def resume(command: runs.Command) -> None:
     try:
         jobs.run(batch, max_parallel, after_each=Live(command.folder))
     except BaseException:
-        summarize(command.folder)
+        stopped(command.folder)
         raise
     finish(command.folder, command.trust)
 

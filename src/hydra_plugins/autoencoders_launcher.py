@@ -52,7 +52,7 @@ class ProcessLauncher(Launcher):
             live = sweeps.Live(Path(str(self.config.hydra.sweep.dir)))
             jobs.run(batch, self.max_parallel, self.should_prune, live)
         except BaseException:
-            sweeps.summarize(Path(str(self.config.hydra.sweep.dir)))
+            sweeps.stopped(Path(str(self.config.hydra.sweep.dir)))
             raise
         returns = []
         for job, cfg in zip(batch, configs, strict=True):

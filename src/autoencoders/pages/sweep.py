@@ -151,9 +151,11 @@ def _best(rows: Sequence[Row], metric: str) -> tuple[str, str]:
     values = [row.metrics[metric] for row in named[name] if metric in row.metrics]
     runs = f" over {len(values)} runs" if len(values) > 1 else ""
     said = f"Best is {name}: {metric} {mean_and_deviation(values)}{runs}."
-    close = of["within chance"]
     of_what = "seeds" if len(values) > 1 else "test images"
-    return said, f"Within chance of it, over {of_what}: {'; '.join(close)}." if close else ""
+    if close := of["within chance"]:
+        return said, f"Within chance of it, over {of_what}: {'; '.join(close)}."
+    others = [name for name, group in named.items() if any(metric in row.metrics for row in group)][1:]
+    return said, f"No other is within chance of it, over {of_what}." if others else ""
 
 
 def answer(rows: Sequence[Row], metric: str, reference: str) -> charts.Chart:
