@@ -49,7 +49,7 @@ def parse(words: Sequence[str]) -> Options:
         if (folder := Path(word)).is_dir():
             if same := [run for run in options.runs if run.samefile(folder)]:
                 other_path = "" if same[0] == folder else f", the second time as {folder}"
-                raise UserError(f"{same[0]} is named twice{other_path}: compare it with another run")
+                raise UserError(f"{same[0]} is named twice{other_path}: name each run folder once")
             options.runs.append(folder)
         elif not equals or "/" in key:
             raise UserError(f"no run folder {word}")

@@ -76,7 +76,7 @@ def _shown(key: str, value: Any) -> Any:
 def differing(trainings: Mapping[str, Training]) -> dict[str, dict[str, Any]]:
     """The settings in which runs differ: by key, the value of each run that has one."""
     rows = dict[str, dict[str, Any]]()
-    for key in dict.fromkeys(key for of in trainings.values() for key in of.settings):
+    for key in sorted({key for of in trainings.values() for key in of.settings}):
         values = {(key in of.settings, of.settings.get(key)) for of in trainings.values() if of.tells(key)}
         if len(values) > 1:
             rows[key] = {name: of.settings[key] for name, of in trainings.items() if key in of.settings}

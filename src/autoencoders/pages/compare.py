@@ -24,8 +24,8 @@ DIFFERENCES = (
     "excludes 0. It covers the choice of test images, not that of the seed."
 )
 SETTINGS = (
-    "An empty cell: the run has no such setting, or its folder does not tell, as an exported one does not of "
-    "the trainer. Left out is what changes nothing of what is learnt, such as loggers, figures and paths."
+    "A cell is empty where a run has no such setting, or is an exported folder, which does not keep all of "
+    "them. Settings that do not affect what is learnt, such as loggers, figures and paths, are left out."
 )
 
 
