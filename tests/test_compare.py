@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -101,7 +102,105 @@ def test_the_user_chooses_the_images_and_the_groups(
     assert list(about["scores"]) == ["reconstruction", "clustering"]
     assert list(about["scores"]["clustering"]) == ["denoiser", "clothes"]
     assert about["differences"]["clustering"]["clothes"]["accuracy"]["interval"] is not None
-    assert "denoiser was trained with corruption=Gaussian(" in capsys.readouterr().out
+    said, page = capsys.readouterr().out, (tmp_path / "compare.html").read_text()
+    assert "denoiser was trained with corruption=Gaussian(" in said
+    note = "clothes was trained on FashionMNIST, and is tested on MNIST"
+    assert about["tested_on"] == "MNIST"
+    assert note in about["notes"]
+    assert f"note: {note}\n" in said
+    assert f"Note: {note}." in page
+    assert not any("denoiser was trained on" in note for note in about["notes"])
+    assert about["trainings"]["differ_in"]["data"] == {"denoiser": "MNIST", "clothes": "FashionMNIST"}
+
+
+def rows_of(page: str, id: str) -> dict[str, list[str]]:
+    """The table below a heading of a page: its rows' cells."""
+    table = page.partition(f'<h2 id="{id}">')[2].partition("<h2")[0]
+    return {
+        unescape(row): list(map(unescape, re.findall("<td>(.*?)</td>", cells)))
+        for row, cells in re.findall('<th scope="row">(.*?)</th>(.*?)</tr>', table)
+    }
+
+
+def test_how_the_trainings_differ(made: Path, data_root: Path, tmp_path: Path) -> None:
+    """... told by runs, and by an exported folder, which knows no trainer."""
+    longer = folders.make(
+        tmp_path / "longer",
+        data_root,
+        "network=mlp",
+        "network.hidden=[8]",
+        "trainer.max_epochs=7",
+        "data.eval_batch_size=7",
+        "logger=none",
+        "callbacks=lr_monitor",
+        "figures.images=3",
+    )
+    (longer / "metrics.json").write_text('{"epochs": 7, "steps": 4900}')
+    config = longer / ".hydra" / "config.yaml"
+    text = config.read_text().replace("objective: val/mse", f"objective: '{EVIL}'")
+    config.write_text(text.replace("init: null", "init: runs/before"))
+    run = autoencoders.load(made / EVIL)
+    (tmp_path / "exported").mkdir()
+    exported.write(tmp_path / "exported", run.model, run.config, {}, ())
+    words = [str(made / EVIL), str(longer), str(tmp_path / "exported"), "beside=false"]
+    compare.main([*words, f"out={tmp_path / 'out'}", f"data.root={data_root}"])
+    about, page = (tmp_path / "out" / name for name in ("compare.json", "compare.html"))
+    of = json.loads(about.read_text())["trainings"]
+    first, second, third = json.loads(about.read_text())["runs"]
+    assert of == {
+        "differ_in": {
+            "init": {first: None, second: "runs/before"},
+            "network": {first: "Linear", second: "MLP", third: "Linear"},
+            "network.activation": {second: "silu"},
+            "network.hidden[0]": {second: 8},
+            "network.linear_path": {second: False},
+            "network.norm": {second: False},
+            "objective": {first: "val/mse", second: EVIL, third: "val/mse"},
+            "seed": {first: 1, second: 0, third: 1},
+            "trainer.max_epochs": {first: 1, second: 7},
+        },
+        "only_the_seed": [],
+        "trained": {first: {"epochs": 1}, second: {"epochs": 7, "steps": 4900}, third: {}},
+    }
+    html = page.read_text()
+    assert "<script>alert" not in html
+    rows = rows_of(html, "trainings")
+    assert list(rows) == ["epochs trained", "steps trained", *of["differ_in"]]
+    assert rows["steps trained"] == ["", "4900", ""]
+    assert rows["network.norm"] == ["", "false", ""]
+    assert rows["objective"] == ["val/mse", EVIL, "val/mse"]
+    assert f"Scores against {escape(first)}</h2>" in html
+
+
+def test_runs_that_differ_only_in_their_seed(
+    made: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """... are told from those that differ in a setting too, or are not finished."""
+    runs = [str(made / EVIL)]
+    for name, overrides in {"a": ["seed=2"], "b": ["seed=3", "optimizer.lr=0.5"], "c": ["seed=4"]}.items():
+        runs.append(str(folders.make(tmp_path / name, data_root, "model=autoencoder", *overrides)))
+    (tmp_path / "c" / "metrics.json").unlink()
+    sentence = " differ only in their seed, so the difference between them is what another seed changes, "
+    for compared, whom in ((runs[:2], "These runs"), (runs[:3], "{0} and {1}"), (runs[1:], None)):
+        out = tmp_path / f"out {len(compared)} {whom}"
+        compare.main([*compared, "beside=false", f"out={out}", f"data.root={data_root}"])
+        about, said = json.loads((out / "compare.json").read_text()), capsys.readouterr().out
+        told, page = about["trainings"]["only_the_seed"], (out / "compare.html").read_text()
+        assert (sentence in said) == (sentence in page) == bool(told) == (whom is not None)
+        if whom is not None:
+            assert told[0].startswith(whom.format(*about["runs"]) + sentence)
+            assert f"test images. Another seed of the training may change that.\n{told[0]}\n" in said
+            assert f'<p class="sentence">{escape(told[0])}</p>\n<nav' in page
+
+
+def test_runs_with_the_same_settings(made: Path, data_root: Path, tmp_path: Path) -> None:
+    again = folders.make(tmp_path / "again", data_root, "model=denoising", "logger=none")
+    words = [str(made / "denoiser"), str(again), "beside=false", f"data.root={data_root}"]
+    compare.main([*words, f"out={tmp_path / 'out'}"])
+    trainings = json.loads((tmp_path / "out" / "compare.json").read_text())["trainings"]
+    assert trainings["differ_in"] == {}
+    assert trainings["only_the_seed"] == []
+    assert "Their settings are the same" in (tmp_path / "out" / "compare.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -111,19 +210,30 @@ def test_the_user_chooses_the_images_and_the_groups(
         ("DENOISER", "there is only"),
         ("DENOISER nowhere", "no run folder nowhere"),
         ("DENOISER no=where/else", "no key no: there are: beside, groups, out, trust"),
-        ("DENOISER DENOISER outt=a", "no key outt: did you mean 'out'?"),
-        ("DENOISER DENOISER model.code_dim=3", "only data and corruption can be changed"),
-        ("DENOISER DENOISER out=", "out= has no value"),
-        ("DENOISER DENOISER out=FILE", "must be a folder"),
-        ("DENOISER DENOISER out=FILE/in/it", "must be a folder"),
-        ("DENOISER DENOISER groups=latent_space", "has no means over test images"),
-        ("DENOISER DENOISER beside=yes", "beside=yes must be true or false"),
-        ("DENOISER DENOISER corruption=gausian", "no corruption=gausian: did you mean 'gaussian'?"),
-        ("DENOISER DENOISER corruption.std=-1", "corruption.std=-1 must be ≥ 0"),
+        ("DENOISER OTHER outt=a", "no key outt: did you mean 'out'?"),
+        ("DENOISER OTHER model.code_dim=3", "only data and corruption can be changed"),
+        ("DENOISER OTHER out=", "out= has no value"),
+        ("DENOISER OTHER out=FILE", "must be a folder"),
+        ("DENOISER OTHER out=FILE/in/it", "must be a folder"),
         (
-            "DENOISER DENOISER groups=feature",
-            "groups=feature: denoiser has no such scores: did you mean 'features'?",
+            "DENOISER OTHER groups=latent_space",
+            "groups=latent_space: only scores that are means over the test",
         ),
+        (
+            "DENOISER OTHER groups=generation",
+            "be compared: there are: clustering, colorization, features, like",
+        ),
+        ("DENOISER OTHER groups=feature", "can be compared: did you mean 'features'?"),
+        ("DENOISER OTHER beside=yes", "beside=yes must be true or false"),
+        ("DENOISER OTHER corruption=gausian", "no corruption=gausian: did you mean 'gaussian'?"),
+        ("DENOISER OTHER corruption.std=-1", "corruption.std=-1 must be ≥ 0"),
+        (
+            "DENOISER OTHER groups=likelihood",
+            "denoiser has no such scores to compare: there are: clustering, features, reconstruction",
+        ),
+        ("DENOISER OTHER DENOISER", "denoiser is named twice: name each run folder once"),
+        ("DENOISER DENOISER/", "denoiser is named twice: "),
+        ("DENOISER LINK", "denoiser is named twice, the second time as link: name each run folder once"),
         ("DENOISER COLORIZER", "reads images of (1, 32, 32) (C, H, W), and to be tested on the images of"),
         ("DENOISER CLOTHES", "was trained on FashionMNIST and"),
         ("DENOISER EMPTY", "is not a run folder"),
@@ -136,12 +246,14 @@ def test_what_can_not_be_compared_is_said_in_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(made / "denoiser")
     known = {name.upper(): str(made / name) for name in ("denoiser", "colorizer", "clothes")}
+    known |= {"OTHER": str(made / EVIL), "DENOISER/": f"{made / 'denoiser'}/", "LINK": "link"}
     known |= {"EMPTY": "empty", "out=FILE": "out=file", "out=FILE/in/it": "out=file/in/it"}
     line = line_of(lambda: compare.main([known.get(word, word) for word in words.split()]))
     assert line is not None
     assert message in line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "link"]
 
 
 def answer(higher: bool = False, **values: float) -> str:
@@ -213,6 +325,12 @@ def test_the_page_in_a_browser_of_any_width(made: Path, data_root: Path, tmp_pat
         assert left == [2, True]  # the median and the Gaussian filter; the other table has all of its rows
         assert order == sorted(order)
         assert wide
+
+
+def test_all_that_can_be_compared_is_a_group_of_an_evaluation() -> None:
+    from autoencoders.evaluation import EXPLAINED
+
+    assert set(compare.GROUPS) < set(EXPLAINED)
 
 
 def test_names_tell_runs_apart(tmp_path: Path) -> None:

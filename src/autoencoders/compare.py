@@ -19,6 +19,7 @@ KEYS = {
     "beside": "false: leave out the references, such as PCA and filters, some of which are slow",
     "trust": "true: the runs may use classes of your own",
 }
+GROUPS = ("reconstruction", "clustering", "features", "likelihood", "colorization")  # means over test images
 EXAMPLE = "runs/denoising/2026-01-31_12-00-00 runs/autoencoder/2026-01-31_12-30-00"
 
 
@@ -38,14 +39,18 @@ class Options:
 def parse(words: Sequence[str]) -> Options:
     """
     Raises:
-        UserError: a word is neither a run's folder nor key=value, or there are fewer than two runs.
+        UserError: a word is neither a run's folder nor key=value, a run is named twice, there are fewer than
+            two, or there is no such group of scores.
     """
     options, given = Options([], Path("compared") / runs.started()), dict[str, str]()
     for word in words:
         key, equals, value = word.partition("=")
         group = key.lstrip("+~").partition(".")[0]
-        if Path(word).is_dir():
-            options.runs.append(Path(word))
+        if (folder := Path(word)).is_dir():
+            if same := [run for run in options.runs if run.samefile(folder)]:
+                other_path = "" if same[0] == folder else f", the second time as {folder}"
+                raise UserError(f"{same[0]} is named twice{other_path}: name each run folder once")
+            options.runs.append(folder)
         elif not equals or "/" in key:
             raise UserError(f"no run folder {word}")
         elif key in KEYS:
@@ -72,6 +77,12 @@ def parse(words: Sequence[str]) -> Options:
     if options.out.is_dir() and any(options.out.iterdir()):
         raise UserError(f"out={options.out} is not empty: choose a new folder")
     options.groups = list(dict.fromkeys(given.get("groups", "reconstruction").split(",")))
+    for group in options.groups:
+        if group.replace("_", " ") not in GROUPS:
+            raise UserError(
+                f"groups={group}: only scores that are means over the test images can be compared: "
+                f"{suggest(group, GROUPS)}"
+            )
     options.beside = given.get("beside", "true").lower() == "true"
     said = [word for word in words if not word.startswith("out=")]
     whole = (Path(w).absolute() if Path(w) in options.runs else w for w in said)  # to work from anywhere

@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from autoencoders import chance, figures, hardware, sweeps, trained
-from autoencoders.compare import Options
+from autoencoders.compare import GROUPS, Options
 from autoencoders.config import class_name
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, one_line, suggest
-from autoencoders.evaluation import groups_of, intervals, report, table
+from autoencoders.evaluation import groups_of, intervals, report, table, trainings
 from autoencoders.evaluation.headline import answer, smaller_is_better
 from autoencoders.evaluation.intervals import Mean
 from autoencoders.evaluation.restoration import Restorers, reconstruction, unaided
@@ -50,7 +50,7 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     models = dict(zip(names, map(model_of, options.runs, configs), strict=True))
     chosen = {word.lstrip("+~").partition("=")[0] for word in options.overrides}
     check_images(options.runs, list(models.values()), configs, data, chosen)
-    notes = list(differing(names, configs, of_data))
+    notes, tested_on = list(differing(names, configs, of_data, data)), _described(data)
     for note in notes:
         print(f"note: {note}", flush=True)
     subjects = {name: Subject(model, data) for name, model in models.items()}
@@ -68,11 +68,14 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
             row: {m: v for m, v in of_row.items() if isinstance(v, Mean)}
             for row, of_row in scores[group].items()
         }
-        print(f"\n{group}, {count:,} test images\n{table(means)}")
+        print(f"\n{group}, {count:,} test images of {tested_on}\n{table(means)}")
         print(f"\nminus {names[0]}\n{table(differences[group], page_of.difference_text)}", flush=True)
     found = list(sentences(differences))
     answers = {group: told for group, rows in scores.items() if (told := answer(group, rows, names, count))}
-    print(f"\nagainst {names[0]}", *found, "", *(told.sentence for told in answers.values()), "", sep="\n")
+    folders = zip(names, options.runs, configs, strict=True)
+    trained = {name: trainings.read(run, config) for name, run, config in folders}
+    told_first, by_seed = [told.sentence for told in answers.values()], trainings.only_the_seed(trained)
+    print(f"\nagainst {names[0]}", *found, "", *told_first, *by_seed, "", sep="\n")
 
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,11 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     about = {
         "images": count, "level": intervals.LEVEL, "resamples": intervals.RESAMPLES,
         "runs": {name: str(run) for name, run in zip(names, options.runs, strict=True)},
-        "data": test_images(of_data), "notes": notes,
+        "tested_on": tested_on, "data": test_images(of_data), "notes": notes,
+        "trainings": {
+            "differ_in": trainings.differing(trained), "only_the_seed": by_seed,
+            "trained": {name: of.trained for name, of in trained.items()},
+        },
         "scores": with_intervals(scores), "differences_from": names[0],
         "differences": with_intervals(differences, beyond_chance=intervals.beyond_chance),
     }  # fmt: skip
@@ -93,11 +100,13 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
         described(subjects, options.runs, out),
         scores,
         differences,
+        trained,
         answers=answers,
+        by_seed=by_seed,
         found=found,
         notes=notes,
         images=report.strips(figures.Rows(shown), "The first test images, and what is made of them."),
-        tested_on=", ".join([f"{count:,} test images of {_described(data)}", *settings]),
+        tested_on=", ".join([f"{count:,} test images of {tested_on}", *settings]),
         command=options.command,
     )
     print(f"  page  {out / 'compare.html'}  ({time.perf_counter() - start:.0f} s)")
@@ -182,8 +191,8 @@ def _same_pictures(a: ImageDataModule, b: ImageDataModule, roots: Collection[str
 
 
 def _described(data: ImageDataModule) -> str:
-    source = getattr(data, "source", None)
-    return type(data).__name__ if source else f"{type(data).__name__} of {getattr(data, 'root', 'elsewhere')}"
+    name, place = type(data).__name__, getattr(data, "root", None)
+    return name if getattr(data, "source", None) else one_line(f"{name} of {place or 'elsewhere'}")
 
 
 def test_images(config: DictConfig) -> dict[str, Any]:
@@ -193,10 +202,20 @@ def test_images(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in of_test.items() if key not in ("_target_", "root", "input_root")}
 
 
-def differing(names: Sequence[str], configs: Sequence[DictConfig], of_data: DictConfig) -> list[str]:
-    """A sentence for each run that is tested on other images than it was trained for."""
+def differing(
+    names: Sequence[str], configs: Sequence[DictConfig], of_data: DictConfig, data: ImageDataModule
+) -> list[str]:
+    """A sentence for each run that is tested on other images than it was trained for.
+
+    Args:
+        of_data, data: what they are tested on.
+    """
     tested, said = test_images(of_data), list[str]()
     for name, config in zip(names, configs, strict=True):
+        trained_on, places = build_data(config), (config.data.get("root"), of_data.data.get("root"))
+        if not _same_pictures(trained_on, data, {os.path.realpath(root) for root in places if root}):
+            was, now = _described(trained_on), _described(data)
+            said.append(one_line(f"{name} was trained on {was}, and is tested on {now}"))
         own = test_images(config)
         # None: as the pictures are, which the models' shapes tell of.
         other = [key for key in tested if own.get(key) not in (None, tested[key]) and tested[key] is not None]
@@ -222,7 +241,7 @@ def scores_of(
     """One group of scores: a row a model, and what the first of them has beside it.
 
     Raises:
-        UserError: a model has no such group, or there is nothing in it to be compared.
+        UserError: a model has no such group.
     """
     scores, others = Scores(), Scores()
     for place, (name, subject) in enumerate(subjects.items()):
@@ -232,12 +251,11 @@ def scores_of(
             **groups_of(subject, BOUND),
         }
         if group.replace("_", " ") not in known:
-            raise UserError(f"groups={group}: {name} has no such scores: {suggest(group, known)}")
+            there = [of for of in GROUPS if of in known]
+            raise UserError(f"groups={group}: {name} has no such scores to compare: {suggest(group, there)}")
         of_subject = known[group.replace("_", " ")](subject)
         scores[name] = of_subject.pop("model")
         others |= of_subject if with_others else {}
-    if not any(isinstance(value, Mean) for name in subjects for value in scores[name].values()):
-        raise UserError(f"groups={group} has no means over test images, and only these are compared")
     return scores | others
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autoencoders.evaluation import intervals
+from autoencoders.evaluation import intervals, trainings
 from autoencoders.evaluation.headline import Answer, smaller_is_better
 from autoencoders.evaluation.subject import Scores
+from autoencoders.evaluation.trainings import Training
 from autoencoders.files import atomic_write
 from autoencoders.metrics import metric_names
 from autoencoders.pages import charts, template
@@ -21,6 +22,10 @@ DIFFERENCES = (
     f"a {100 * intervals.LEVEL:g} % interval for all differences of a column at once: the more rows, the "
     "wider. Columns are not corrected for each other. A * marks a difference beyond chance: its interval "
     "excludes 0. It covers the choice of test images, not that of the seed."
+)
+SETTINGS = (
+    "A cell is empty where a run has no such setting, or is an exported folder, which does not keep all of "
+    "them. Settings that do not affect what is learnt, such as loggers, figures and paths, are left out."
 )
 
 
@@ -39,8 +44,10 @@ def write(
     runs: Sequence[Run],
     scores: Mapping[str, Scores],
     differences: Mapping[str, Scores],
+    trained: Mapping[str, Training],
     *,
     answers: Mapping[str, Answer],
+    by_seed: Sequence[str],
     found: Sequence[str],
     notes: Sequence[str],
     images: Any,
@@ -51,18 +58,24 @@ def write(
 
     Args:
         scores, differences: by group, row and metric; the differences are from the first run.
+        trained: how each run was.
         answers: of the groups that have one.
-        found: sentences on what differs from the first run.
+        by_seed: sentences on runs that differ in their seed alone.
+        found: sentences on the scores that differ from the first run's.
         images: of all rows, a block as a report's.
         tested_on: what the test images are.
         command: that does it again.
     """
-    colours = {run.name: run.colour for run in runs}
+    colours, differ = {run.name: run.colour for run in runs}, trainings.differing(trained)
     html = template("compare").render(
         title=f"{len(runs)} runs on the same test images",
         runs=runs,
         colours=colours,
         answers=[answer.sentence for answer in answers.values()],
+        by_seed=by_seed,
+        trainings=training_rows(trained, differ),
+        differ=differ,
+        settings=SETTINGS,
         first=runs[0].name,
         charts=list(charts_of(scores, colours, answers)),
         groups=[
@@ -82,6 +95,25 @@ def write(
     )
     with atomic_write(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def training_rows(
+    trained: Mapping[str, Training], differ: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, list[str]]]:
+    """How far each run was trained, and the settings in which they differ: a text for each run."""
+    rows: dict[str, Mapping[str, Any]] = {
+        f"{name} trained": {run: of.trained[name] for run, of in trained.items() if name in of.trained}
+        for name in trainings.TRAINED
+    }
+    known = {key: row for key, row in rows.items() if row} | dict(differ)
+    return [(key, [_text(row[run]) if run in row else "" for run in trained]) for key, row in known.items()]
+
+
+def _text(value: Any) -> str:
+    """As a config has it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def charts_of(
