@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -381,13 +381,13 @@ def same_layers(folder: Path) -> bool:
     return all(torch.equal(best[key], last[key]) for key in last if not key.startswith("averages"))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(words, marks=() if index % 2 == 0 else pytest.mark.slow)
-        for index, words in enumerate(OF_THE_TRAINER)
-    ],
-)
+def every_second(words: Iterable[str]) -> list[Any]:
+    """The others are among the slow tests."""
+    slow = pytest.mark.slow
+    return [pytest.param(said, marks=slow if index % 2 else ()) for index, said in enumerate(words)]
+
+
+@pytest.mark.parametrize("words", every_second(OF_THE_TRAINER))
 def test_arguments_of_the_trainer(words: str, do: Do, plain: Done) -> None:
     assert OF_THE_TRAINER[words](do(words), plain)
 
@@ -432,7 +432,7 @@ CALLBACKS: dict[str, Changes] = {
 }
 
 
-@pytest.mark.parametrize("words", CALLBACKS)
+@pytest.mark.parametrize("words", every_second(CALLBACKS))
 def test_callbacks(words: str, do: Do, plain: Done) -> None:
     assert CALLBACKS[words](do(words), plain)
 
@@ -460,7 +460,7 @@ LOGGERS: dict[str, Changes] = {
 }
 
 
-@pytest.mark.parametrize("words", LOGGERS)
+@pytest.mark.parametrize("words", every_second(LOGGERS))
 def test_loggers(words: str, do: Do, plain: Done) -> None:
     assert LOGGERS[words](do(words), plain)
 
@@ -523,7 +523,7 @@ def initial(done: Done) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("words", OPTIMIZATION)
+@pytest.mark.parametrize("words", every_second(OPTIMIZATION))
 def test_optimizers_and_schedulers(words: str, do: Do, plain: Done) -> None:
     assert OPTIMIZATION[words](do(words), plain)
 
@@ -555,7 +555,7 @@ OWN_CLASSES: dict[str, Changes] = {
 }
 
 
-@pytest.mark.parametrize("words", OWN_CLASSES)
+@pytest.mark.parametrize("words", every_second(OWN_CLASSES))
 def test_own_classes_and_values(words: str, do: Do, plain: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEED_OF_MINE", "3")
     assert OWN_CLASSES[words](do(words), plain)

@@ -104,7 +104,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, called: list[li
 def test_ctrl_c_is_one_line_and_starts_no_other_run(tmp_path: Path) -> None:
     """... of those that wait, and the one in progress comes to its end, as it is told too."""
     script = """
-import sys, time
+import signal, sys, time
 from functools import partial
 from pathlib import Path
 from autoencoders.errors import one_line_errors
@@ -113,6 +113,7 @@ def run(name):
     Path(name).touch()
     time.sleep(0.5)
     Path(f"{name} ended").touch()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with one_line_errors():
     list(side_by_side({name: partial(run, name) for name in ("first", "second")}, 1))
 """
