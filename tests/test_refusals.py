@@ -265,7 +265,7 @@ def test_a_sweep_s_hint_can_be_pasted(
     command = runs.Command.parse("resume", pasted(line, "resume"), "train.py")
     assert command is not None
     assert command.folder == folder
-    with pytest.raises(UserError, match="is a sweep: name one of its runs"):
+    with pytest.raises(UserError, match="sweep is not a run folder but holds some: name one, such as "):
         runs.read_run(folder, trust=False)
 
 

@@ -318,8 +318,8 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
     untrusted.check_run(run)
     if not (run / CONFIG).is_file():
         _refuse_exported(run)
-        if jobs := sorted(path.parents[1].name for path in run.glob(f"*/{CONFIG}")):
-            raise UserError(f"{run} is a sweep: name one of its runs, such as {run / jobs[0]}")
+        if inside := sorted(path.parents[1] for path in run.glob(f"*/{CONFIG}")):
+            raise UserError(f"{run} is not a run folder but holds some: name one, such as {inside[0]}")
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
     config = untrusted.read_config(run / CONFIG, trust, trusting)
     if not trust:
@@ -371,8 +371,9 @@ def _refuse_exported(folder: Path) -> None:
 
 def is_evaluated(run: Path) -> bool:
     """Whether its best model has been evaluated: a run that is finished and resumed isn't once more."""
-    best, scores = run / "checkpoints" / "best.ckpt", run / "evaluation" / "metrics.json"
-    return scores.is_file() and best.is_file() and not is_outdated(run, scores)
+    scores = run / "evaluation" / "metrics.json"
+    has_both = scores.is_file() and (run / "checkpoints" / "best.ckpt").is_file()
+    return has_both and not is_outdated(run, scores)
 
 
 def is_outdated(run: Path, path: Path) -> bool:
