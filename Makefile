@@ -31,7 +31,7 @@ test: $(READY) ## run the tests (no network or data sets needed)
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 test-slow: $(DOCS) ## run the slow tests: real data sets, or long training
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout=1800
 
 test-gpu: $(READY) ## run the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu

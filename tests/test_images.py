@@ -1,13 +1,10 @@
 """Pictures of one's own: formats, splits, classes, fits, pairs, the cache, and what is wrong with files."""
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,25 +295,36 @@ def test_the_cache_is_used_again_and_follows_the_files(folder: Path, make: Make)
         make(folder)
 
 
-def decode(folder: Path, where: Path) -> None:
-    ImageFolder(folder, size=SIDE, cache=where).prepare_data()
-
-
 def test_a_cache_is_whole_after_kills_and_is_made_once_by_two(folder: Path, tmp_path: Path) -> None:
     """... also where the process that makes it is killed at any moment."""
-    where, context = tmp_path / "cache", multiprocessing.get_context("fork")
-    for after in (0.0, 0.005, 0.02, 0.05):
-        process = context.Process(target=decode, args=(folder, where))
-        process.start()
-        time.sleep(after)
-        os.kill(process.pid or 0, signal.SIGKILL)
-        process.join()
-    both = [context.Process(target=decode, args=(folder, where)) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-        assert process.exitcode == 0
+    where = tmp_path / "cache"
+    script = f"""
+import threading, time
+from multiprocessing import get_context
+from pathlib import Path
+from tqdm import tqdm
+from autoencoders.data import ImageFolder
+
+def decode():
+    tqdm.set_lock(threading.RLock())  # forks share tqdm's own, which a killed one may hold for ever
+    ImageFolder(Path({str(folder)!r}), size={SIDE}, cache=Path({str(where)!r})).prepare_data()
+
+def start():
+    process = get_context("fork").Process(target=decode)
+    process.start()
+    return process
+
+for after in (0.0, 0.005, 0.02, 0.05):
+    process = start()
+    time.sleep(after)
+    process.kill()
+    process.join()
+both = [start() for _ in range(2)]
+for process in both:
+    process.join(60)
+assert [process.exitcode for process in both] == [0, 0]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
     (made,) = where.glob("*/index.json")
     assert not list(where.glob("*.unfinished"))
     assert made.parent.joinpath("train.bin").stat().st_size == 32 * 3 * SIDE**2
