@@ -7,17 +7,23 @@ these scores, without figures or a report; groups=fine_tuning fine-tunes the enc
 import sys
 from pathlib import Path
 
-from autoencoders import errors, runs
+from autoencoders import errors, runs, untrusted
 from autoencoders.imports import importing
+
+OWN_KEYS = ("run", "trust", "grid", "groups")  # besides the config's
 
 
 def main(arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         print(__doc__.strip())
         return
+    known = {*OWN_KEYS, *untrusted.top_level_keys()}
     for word in arguments:
-        if "=" not in word and Path(word).is_dir():
+        key, equals, _ = word.partition("=")
+        if not equals and Path(word).is_dir():
             raise errors.UserError(f"{word} must be named as a run: run={word}")
+        if equals and key.isidentifier() and key not in known:
+            raise errors.UserError(f"no key {key}: {errors.habit(key) or errors.suggest(key, known)}")
     grids = [argument for argument in arguments if argument.startswith("grid=")]
     if not set(grids) <= {"grid=true", "grid=false"}:
         raise errors.UserError(f"{grids[-1]} must be true or false")

@@ -258,9 +258,12 @@ def test_what_needs_no_torch_does_not_import_it(arguments: str, tmp_path: Path) 
         ("", "name one run folder"),
         ("run=nowhere", "no run folder nowhere"),
         ("run=.", "is not a run folder"),
+        (".", "must be named as a run: run=."),
+        ("run=. gird=true", "no key gird: did you mean 'grid'?"),
+        ("run=. trust=true lr=1", "no key lr: use optimizer.lr="),
     ],
 )
-def test_evaluate_says_what_is_wrong_with_a_run_folder(arguments: str, message: str, tmp_path: Path) -> None:
+def test_evaluate_says_what_is_wrong_with_its_arguments(arguments: str, message: str, tmp_path: Path) -> None:
     command = [sys.executable, str(tiny.REPOSITORY / "evaluate.py"), *arguments.split()]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 1

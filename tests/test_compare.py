@@ -194,12 +194,16 @@ def test_runs_that_differ_only_in_their_seed(
 
 
 def test_runs_with_the_same_settings(made: Path, data_root: Path, tmp_path: Path) -> None:
+    torch.manual_seed(len("denoiser"))  # the same weights
     again = folders.make(tmp_path / "again", data_root, "model=denoising", "logger=none")
-    words = [str(made / "denoiser"), str(again), "beside=false", f"data.root={data_root}"]
+    words = [str(made / "denoiser"), str(again), "names=once,median filter", f"data.root={data_root}"]
     compare.main([*words, f"out={tmp_path / 'out'}"])
-    trainings = json.loads((tmp_path / "out" / "compare.json").read_text())["trainings"]
-    assert trainings["differ_in"] == {}
-    assert trainings["only_the_seed"] == []
+    about = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert about["runs"] == {"once": words[0], "median filter": words[1]}
+    once, again = (about["scores"]["reconstruction"][name] for name in about["runs"])
+    assert once == again  # a run is no reference that is called so
+    assert about["trainings"]["differ_in"] == {}
+    assert about["trainings"]["only_the_seed"] == []
     assert "Their settings are the same" in (tmp_path / "out" / "compare.html").read_text()
 
 
@@ -209,10 +213,13 @@ def test_runs_with_the_same_settings(made: Path, data_root: Path, tmp_path: Path
         ("", "name at least two run folders: python -m autoencoders.compare runs/denoising/"),
         ("DENOISER", "there is only"),
         ("DENOISER nowhere", "no run folder nowhere"),
-        ("DENOISER no=where/else", "no key no: there are: beside, groups, out, trust"),
+        ("DENOISER no=where/else", "no key no: there are: beside, groups, names, out, trust"),
         ("DENOISER OTHER outt=a", "no key outt: did you mean 'out'?"),
         ("DENOISER OTHER model.code_dim=3", "only data and corruption can be changed"),
         ("DENOISER OTHER out=", "out= has no value"),
+        ("DENOISER OTHER names=a", "names=a must be 2 different names, one for each run"),
+        ("DENOISER OTHER names=a,a", "names=a,a must be 2 different names"),
+        ("DENOISER OTHER names=a,,b", "names=a,,b must be 2 different names"),
         ("DENOISER OTHER out=FILE", "must be a folder"),
         ("DENOISER OTHER out=FILE/in/it", "must be a folder"),
         (

@@ -283,8 +283,14 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "check", lambda *_: found)
 
 
+def only(metrics: Path, content: dict[str, float]) -> None:
+    """... of a run that has not been evaluated."""
+    metrics.write_text(json.dumps(content))
+    shutil.rmtree(metrics.parent / "evaluation")
+
+
 SPOILED: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "test/mse": ("metrics.json", lambda p: p.write_text('{"test/mse": 0.1}'), "best checkpoint has 0.25"),
+    "test/mse": ("metrics.json", lambda p: only(p, {"test/mse": 0.1}), "best checkpoint has 0.25"),
     "another corruption": ("evaluation/metrics.json", lambda p: None, "scores other data or another corr"),
     "no evaluation": ("evaluation/metrics.json", lambda p: p.write_text("[]"), "must hold names and values"),
     "no rows": ("evaluation/metrics.json", lambda p: p.write_text('{"a": 1}'), "not hold an evaluation"),
@@ -303,6 +309,17 @@ def test_a_run_that_is_not_what_it_says_is_not_exported(name: str, run: Path, tm
     spoilt = Path(shutil.copytree(run, tmp_path / "run"))
     spoil(spoilt / file)
     assert said in refusal(spoilt, tmp_path / "new" / "out")
+
+
+def test_an_evaluation_that_is_not_of_the_run_s_own_data_is_refused_at_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... before the minutes of the export."""
+    monkeypatch.setattr(checking, "check", None)
+    other = Path(shutil.copytree(run, tmp_path / "run"))
+    (other / "metrics.json").write_text('{"test/mse": 0.1}')
+    (other / "evaluation" / "metrics.json").write_text('{"reconstruction": {"model": {"mse": 0.103}}}')
+    assert "(mse 0.103, not 0.1): python " in refusal(other, tmp_path / "new" / "out")
 
 
 @pytest.mark.usefixtures("unchecked")

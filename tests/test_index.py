@@ -15,12 +15,15 @@ from autoencoders.errors import UserError
 from autoencoders.pages import sweep
 
 
-def make_run(folder: Path, *overrides: str, mse: float | None = None, model: str = "VAE") -> Path:
+def make_run(
+    folder: Path, *overrides: str, mse: float | None = None, model: str = "VAE", corruption: str = "Identity"
+) -> Path:
     """A folder with as much of a run as the pages read."""
     (folder / ".hydra").mkdir(parents=True)
     dim = next((o.partition("=")[2] for o in overrides if o.startswith("model.code_dim=")), "2")
     config = f"model: {{_target_: autoencoders.models.{model}, code_dim: {dim}}}\n"
     config += "data: {_target_: autoencoders.data.MNIST}\n"
+    config += f"corruption: {{_target_: autoencoders.corruption.{corruption}}}\n"
     (folder / runs.CONFIG).write_text(config)
     (folder / "config.yaml").write_text(config)
     (folder / runs.OVERRIDES).write_text(json.dumps(overrides))
@@ -45,7 +48,7 @@ def make_sweep(folder: Path) -> Path:
 
 def test_runs_and_sweeps_are_listed_the_newest_first(tmp_path: Path) -> None:
     of_runs, of_sweeps = tmp_path / "my runs", tmp_path / "multirun"
-    done = make_run(of_runs / "vae" / "2026-01-31_12-00-00", mse=0.02)
+    done = make_run(of_runs / "vae" / "2026-01-31_12-00-00", mse=0.02, corruption="SaltPepper")
     (done / "evaluation").mkdir()
     (done / "evaluation" / "report.html").touch()
     going = make_run(of_runs / "vae" / "2026-02-01_09-30-00")
@@ -70,6 +73,7 @@ def test_runs_and_sweeps_are_listed_the_newest_first(tmp_path: Path) -> None:
         "test/mse",
         0.02,
     )
+    assert (first.corruption, by_name["aae/2026-01-30_12-00-00"].corruption) == ("SaltPepper", "")
     assert (first.date, first.state) == ("2026-01-31 12:00", "finished")
     assert first.link == "vae/2026-01-31_12-00-00/evaluation/report.html"
     assert first.picture == "vae/2026-01-31_12-00-00/thumbnail.png"
@@ -83,6 +87,7 @@ def test_runs_and_sweeps_are_listed_the_newest_first(tmp_path: Path) -> None:
     assert swept.link == "../multirun/2026-02-02_08-00-00/summary.html"
     assert (of_runs / swept.picture).is_file()
     text = page.read_text()
+    assert "<td>MNIST</td><td>Salt Pepper</td><td>finished</td>" in text
     assert text.index("2026-02-02_08") < text.index("2026-02-01_09") < text.index("2026-01-29_12")
 
 

@@ -15,6 +15,7 @@ from autoencoders.imports import importing
 PROGRAM = ("python", "-m", "autoencoders.compare")
 KEYS = {
     "out": "the folder for the page (compared/<time>)",
+    "names": "what to call the runs, in their order: small,large (their folders)",
     "groups": "scores to compare (reconstruction), such as reconstruction,features; all runs must have them",
     "beside": "false: leave out the references, such as PCA and filters, some of which are slow",
     "trust": "true: the runs may use classes of your own",
@@ -29,6 +30,7 @@ class Options:
 
     runs: list[Path]
     out: Path
+    names: list[str] = field(default_factory=list)  # none: of the folders
     groups: list[str] = field(default_factory=lambda: ["reconstruction"])
     beside: bool = True
     trust: list[str] = field(default_factory=list)  # the word, if it was said
@@ -40,7 +42,7 @@ def parse(words: Sequence[str]) -> Options:
     """
     Raises:
         UserError: a word is neither a run's folder nor key=value, a run is named twice, there are fewer than
-            two, or there is no such group of scores.
+            two, they are not told apart by the names given, or there is no such group of scores.
     """
     options, given = Options([], Path("compared") / runs.started()), dict[str, str]()
     for word in words:
@@ -64,7 +66,7 @@ def parse(words: Sequence[str]) -> Options:
     if len(options.runs) < 2:
         there = f"there is only {options.runs[0]}: " if options.runs else ""
         raise UserError(f"{there}name at least two run folders: {' '.join(PROGRAM)} {EXAMPLE}")
-    for key in ("out", "groups"):
+    for key in ("out", "names", "groups"):
         if given.get(key) == "":
             raise UserError(f"{key}= has no value")
     for key in ("beside", "trust"):
@@ -76,6 +78,11 @@ def parse(words: Sequence[str]) -> Options:
         raise UserError(f"out={options.out} must be a folder")
     if options.out.is_dir() and any(options.out.iterdir()):
         raise UserError(f"out={options.out} is not empty: choose a new folder")
+    options.names = [name.strip() for name in given["names"].split(",")] if "names" in given else []
+    if "names" in given and not len({*options.names} - {""}) == len(options.names) == len(options.runs):
+        raise UserError(
+            f"names={given['names']} must be {len(options.runs)} different names, one for each run"
+        )
     options.groups = list(dict.fromkeys(given.get("groups", "reconstruction").split(",")))
     for group in options.groups:
         if group.replace("_", " ") not in GROUPS:

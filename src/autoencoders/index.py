@@ -33,6 +33,7 @@ class Entry(NamedTuple):
     model: str
     code: int | None  # its numbers, where that is known
     data: str
+    corruption: str  # nothing where there is none
     metric: str
     value: float | None
     date: str
@@ -83,7 +84,7 @@ def entry_of(folder: Path, start: Path) -> Entry:
         return (_sweep if sweeps.is_sweep(folder) else _run)(folder, relative)
     except (UserError, OSError, RecursionError) as error:
         return Entry(
-            relative.as_posix(), "", "", "", None, "", "", None, "", f"unreadable: {one_line(str(error))}"
+            relative.as_posix(), "", "", "", None, "", "", "", None, "", f"unreadable: {one_line(str(error))}"
         )
 
 
@@ -102,6 +103,7 @@ def _run(folder: Path, relative: Path) -> Entry:
         model=_class(config.get("model")),
         code=_code(config.get("model")),
         data=_class(config.get("data")),
+        corruption=corruption if (corruption := _class(config.get("corruption"))) != "Identity" else "",
         metric=metric,
         value=float(metrics[metric]) if metric else None,
         date=_date(folder),
@@ -125,6 +127,7 @@ def _sweep(folder: Path, relative: Path) -> Entry:
         model=f"sweep over {', '.join(sweeps.varying(rows)) or 'nothing'}",
         code=None,
         data=of_best.data if of_best else "",
+        corruption=of_best.corruption if of_best else "",
         metric=f"{shown} of the best job" if best else "",
         value=best.metrics[shown] if best else None,  # chosen by its metric, and shown as a run is
         date=_date(folder),

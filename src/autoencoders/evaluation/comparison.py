@@ -46,7 +46,7 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     """
     start = time.perf_counter()
     hardware.prepare()
-    names, data = named(options.runs), build_data(of_data)
+    names, data = options.names or named(options.runs), build_data(of_data)
     models = dict(zip(names, map(model_of, options.runs, configs), strict=True))
     chosen = {word.lstrip("+~").partition("=")[0] for word in options.overrides}
     check_images(options.runs, list(models.values()), configs, data, chosen)
@@ -256,7 +256,7 @@ def scores_of(
         of_subject = known[group.replace("_", " ")](subject)
         scores[name] = of_subject.pop("model")
         others |= of_subject if with_others else {}
-    return scores | others
+    return scores | {row: of for row, of in others.items() if row not in scores}
 
 
 def differences_of(scores: Scores, first: str, count: int) -> Scores:

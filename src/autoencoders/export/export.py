@@ -50,6 +50,7 @@ def export(run: Path, out: Path, trust: bool = False, trusting: str = "", root: 
             f"data._target_={best.config.data._target_} is not an ImageDataModule, with a test split"
         )
     known = record.read(run, best.config)
+    known.check_evaluation(run, known.test_mse, checking.TRAINING_TOLERANCE)  # before minutes are spent
     with folder.of_the_extra():
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

@@ -52,12 +52,18 @@ class Record:
                 f"{run / 'metrics.json'} says test/mse={self.test_mse:.6g}, and its best checkpoint has "
                 f"{checked.mse:.6g}: nothing is exported"
             )
-        evaluated = self.scores.get("reconstruction", {}).get("model", {}).get("mse", checked.mse)
-        evaluate = runs.to_paste("python", "evaluate.py", f"run={run}")
-        if not math.isclose(evaluated, checked.mse, rel_tol=ERROR_TOLERANCE):
+        self.check_evaluation(run, checked.mse, ERROR_TOLERANCE)
+
+    def check_evaluation(self, run: Path, mse: float | None, tolerance: float) -> None:
+        """Raises UserError where the evaluation has another error than the run, if both are known."""
+        evaluated = self.scores.get("reconstruction", {}).get("model", {}).get("mse")
+        if mse is None or evaluated is None:
+            return
+        if not math.isclose(evaluated, mse, rel_tol=tolerance):
+            evaluate = runs.to_paste("python", "evaluate.py", f"run={run}")
             raise UserError(
                 f"{run / 'evaluation'} scores other data or another corruption than the run's (mse "
-                f"{evaluated:.6g}, not {checked.mse:.6g}): {evaluate}"
+                f"{evaluated:.6g}, not {mse:.6g}): {evaluate}"
             )
 
 
