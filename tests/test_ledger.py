@@ -258,6 +258,14 @@ def test_the_readme_has_the_rows_that_are_marked_for_it_and_the_count_of_all() -
     assert "3 of 4 results are reached, 2 of them against" in ledger.short_table(unseen)
 
 
+def test_a_row_for_comparison_is_neither_reached_nor_missed() -> None:
+    beside = {**MEASURED, "long_code2": {"0": {"value": 0.03, "seconds": 9.0}}}
+    row = next(line for line in ledger.table(beside).splitlines() if "`long_code2`" in line)
+    assert " |  | **0.03** (one seed) |  |  | `experiment=latent_space trainer.max_epochs=400` | 9 s |" in row
+    assert "not seen by us" not in row
+    assert "2 of 3 results are reached" in ledger.short_table(beside)
+
+
 def test_the_commands_of_the_table_may_be_pasted_into_a_shell() -> None:
     """zsh takes [...] for the name of a file."""
     for name, entry in ledger.entries().items():
