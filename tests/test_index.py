@@ -201,11 +201,12 @@ def test_intervals_that_are_none_are_said_of_their_job(tmp_path: Path) -> None:
 
 def test_a_page_loads_itself_again_while_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_sweep(tmp_path / "latent")
+    (folder / "5" / ".hydra").mkdir(parents=True)
     live = sweeps.Live(folder)
     live()
     page = (folder / "summary.html").read_text()
     assert 'http-equiv="refresh"' in page
-    assert "4 finished, 1 running." in page
+    assert "4 finished, 1 running, 1 waiting." in page
     (folder / "summary.html").unlink()
     live()
     assert not (folder / "summary.html").exists()  # it was written a moment ago

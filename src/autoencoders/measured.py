@@ -123,8 +123,8 @@ def side_by_side(todo: Mapping[Key, Callable[[], Result]], jobs: int) -> Iterato
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ThreadPoolExecutor(jobs) as pool:
-        started = {pool.submit(run): key for key, run in todo.items()}
         try:
+            started = {pool.submit(run): key for key, run in todo.items()}
             for done in tqdm(as_completed(started), total=len(started), desc="runs", disable=None):
                 try:
                     yield started[done], done.result()

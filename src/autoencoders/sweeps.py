@@ -36,7 +36,7 @@ class Row:
 
     name: str
     overrides: dict[str, str]
-    status: str  # finished, failed, pruned, unfinished or running
+    status: str  # finished, failed, pruned, unfinished, running or waiting
     metrics: dict[str, float]
     error: str = ""
     code_dim: int | None = None
@@ -274,7 +274,8 @@ def show(folder: Path, live: bool) -> None:
     for row in rows:
         row.metrics |= chosen(row.scores, columns)
         if live and row.status == "unfinished":
-            row.status = "running"
+            begun = any(path.name != ".hydra" for path in (folder / row.name).iterdir())
+            row.status = "running" if begun else "waiting"
     mark(folder, rows, metric)
     page(folder, rows, metric, reference, columns, live)
 

@@ -24,7 +24,7 @@ from autoencoders.sweeps import (
 REFRESH_S = 15  # while jobs run
 SHOWN = ("val/mse", "test/mse", "seconds")  # the metrics that the table begins with
 HERE_ALONE = re.compile(r"hydra\.(mode|sweep\.dir)=").match  # no part of a command that is given again
-STATUSES = ("finished", "failed", "pruned", "running", "unfinished")
+STATUSES = ("finished", "failed", "pruned", "running", "waiting", "unfinished")
 MOST_IN_SHEET = 60  # jobs
 LARGEST_PICTURE = 2**20  # bytes
 
