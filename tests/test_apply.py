@@ -392,7 +392,8 @@ def test_pictures_of_strangers(run: Path, folder: Path, tmp_path: Path, capsys: 
     os.mkfifo(folder / "pipe.png")
     Image.new("F", (9, 9)).save(folder / "float.tif")
     Image.fromarray(noise(1, 20_000)).save(folder / "long.png")
-    count = len(bad) + 5
+    Image.new("L", (9, 9)).save(folder / "moving.gif")
+    count = len(bad) + 6
     main([f"run={run}", f"images={folder}", f"out={tmp_path / 'out'}"])
     said = capsys.readouterr()
     lines = [line for line in said.err.splitlines() if line.startswith("left out: ")]
@@ -407,6 +408,7 @@ def test_pictures_of_strangers(run: Path, folder: Path, tmp_path: Path, capsys: 
         "linked leads out of",
         "lost.png is a link to nothing",
         "float.tif has 32 bits",
+        "moving.gif is of a kind that is not read; .png, ",
     ):
         assert any(words in line for line in lines), words
     assert f"{count} of {count + 5} pictures left out" in said.out

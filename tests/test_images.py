@@ -220,11 +220,13 @@ def damaged(folder: Path) -> dict[str, str]:
     (folder / "link.png").symlink_to(folder.parent / "outside" / "1.png")
     (folder / "linked").symlink_to(folder.parent / "outside")
     (folder / "lost.png").symlink_to("nothing.png")
+    Image.new("L", (9, 9)).save(folder / "moving.gif")
     os.mkfifo(folder / "pipe.png")
     return {
         "empty.png": "is not a picture", "cut.png": "is damaged: ", "narrow.png": "too narrow",
         "bomb.png": "more than 100,000,000 pixels", "floats.tif": "floats", "link.png": "leads out of",
         "linked": "leads out of", "lost.png": "is a link to nothing", "pipe.png": "is not a file",
+        "moving.gif": "is of a kind that is not read; .png, .jpg,",
     }  # fmt: skip
 
 
@@ -237,7 +239,7 @@ def test_unreadable_pictures_are_named_and_left_out(
     said = dict(json.loads((data._folder / "index.json").read_text())["unreadable"])
     assert said.keys() == expected.keys()
     assert all(why in said[name] for name, why in expected.items()), said
-    assert "left out, as unreadable: 9 (all in" in capsys.readouterr().out
+    assert "left out, as unreadable: 10 (all in" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"data.strict=false leaves it out"):
         make(folder, strict=True)
 

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from autoencoders.data.pictures import SUFFIXES, Unreadable, no_bomb_warnings, opened, refusal, upright
+from autoencoders.data.pictures import (
+    SUFFIXES,
+    UNREAD,
+    Unreadable,
+    no_bomb_warnings,
+    opened,
+    refusal,
+    upright,
+)
 from autoencoders.errors import UserError
 from autoencoders.files import atomic_write
 
@@ -97,7 +105,8 @@ def find(images: str) -> tuple[list[Entry], Path | None]:
         found = [path for path in found if not path.is_dir()]
     else:
         raise UserError(f"images={images}: there is no such picture or folder")
-    entries = [_entry(path, base) for path in found if path.suffix.lower() in SUFFIXES or path.is_dir()]
+    known = (*SUFFIXES, *UNREAD)
+    entries = [_entry(path, base) for path in found if path.suffix.lower() in known or path.is_dir()]
     if not entries:
         raise UserError(f"images={images}: there are no pictures ({', '.join(SUFFIXES)})")
     return sorted(entries, key=lambda entry: entry.name), base if recursive else None

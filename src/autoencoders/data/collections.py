@@ -21,12 +21,13 @@ NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("t
 class Folder:
     """A folder of pictures: their names, labels and splits.
 
-    `links` are folders that are links, which are named as unreadable: one may take them for its classes.
+    `refused` are pictures of kinds that are not read, and folders that are links, which one may take for its
+    classes: they are named as unreadable.
     """
 
     def __init__(self, root: Path) -> None:
-        found, links = pictures.find(root)
-        self.root, self.links = root, tuple(map(str, links))
+        found, refused = pictures.find(root)
+        self.root, self.refused = root, tuple(map(str, refused))
         if not found:
             raise UserError(f"data.root={root} has no pictures: {', '.join(pictures.SUFFIXES)} are read")
         folders = {path.parts[0].lower(): path.parts[0] for path in found if len(path.parts) > 1}
@@ -45,9 +46,9 @@ class Folder:
         self.labels = [number[parts[0]] if self.classes else 0 for parts in within]
 
     def files(self) -> dict[str, Path]:
-        """By their names within the folder, and the folders that are links."""
+        """By their names within the folder, and what is refused."""
         named = {name: self.root / path for name, path in zip(self.names, self._paths, strict=True)}
-        return named | {name: self.root / name for name in self.links}
+        return named | {name: self.root / name for name in self.refused}
 
     def in_colour(self) -> bool:
         return pictures.in_colour(list(self.files().values()), self.root)
@@ -81,7 +82,7 @@ class Photos(Folder):
     def __init__(self) -> None:
         self._paths = [_photo(name) for names in self.SPLITS.values() for name in names]
         self.root, self.classes = Path(self._paths[0].anchor), ()
-        self.links = ()
+        self.refused = ()
         self.names, self.labels = [path.name for path in self._paths], [0] * len(self._paths)
 
     def splits(self) -> dict[str, list[int]]:
@@ -91,7 +92,7 @@ class Photos(Folder):
 class Arrays:
     """A file of arrays, likewise."""
 
-    links: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path

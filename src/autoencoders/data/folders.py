@@ -186,7 +186,7 @@ class ImageFolder(ImageDataModule):
             )
         inputs = self._inputs()
         items = {split: [self._item(place, inputs) for place in there[split]] for split in SPLITS}
-        for name in self._clean.links:  # which reading refuses, so that they are named
+        for name in self._clean.refused:  # which reading refuses, so that they are named
             read = partial(pictures.read, self.root / name, self.channels, None, self.fit, self.root)
             items["train"].append(Item(name, 0, (read,)))
         return items

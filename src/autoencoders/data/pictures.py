@@ -16,6 +16,7 @@ from autoencoders.errors import UserError, one_line
 
 Bytes = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl")  # pictures of other kinds, which are named
 ARRAYS = (".npy", ".npz", ".pt")
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # Pillow's other readers are not for strangers' files
 MOST_PIXELS = 100_000_000  # of a picture: a small file may unpack to more than the memory holds
@@ -30,17 +31,18 @@ class Unreadable(UserError):
 
 
 def find(root: Path) -> tuple[list[Path], list[Path]]:
-    """The picture files under a folder, by their names, and the folders that are links, which are not looked
-    into: relative to it, sorted. What is hidden is left out."""
-    found, links = list[Path](), list[Path]()
+    """The picture files under a folder, by their names; and what `refusal` refuses: pictures of other kinds,
+    and folders that are links, which are not looked into. Relative to it, sorted, without what is hidden."""
+    found, refused = list[Path](), list[Path]()
     for place, folders, files in os.walk(root):
         folder = Path(place)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        links += [(folder / name).relative_to(root) for name in folders if (folder / name).is_symlink()]
+        refused += [(folder / name).relative_to(root) for name in folders if (folder / name).is_symlink()]
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append((folder / name).relative_to(root))
-    return sorted(found, key=lambda path: path.parts), sorted(links)
+            if name.lower().endswith((*SUFFIXES, *UNREAD)) and not name.startswith("."):
+                some = found if name.lower().endswith(SUFFIXES) else refused
+                some.append((folder / name).relative_to(root))
+    return sorted(found, key=lambda path: path.parts), sorted(refused)
 
 
 def refusal(path: Path, root: Path) -> str:
@@ -51,6 +53,8 @@ def refusal(path: Path, root: Path) -> str:
         return "is a link to nothing"
     if path.is_dir():
         return "is a folder that is a link or can't be read"
+    if path.suffix.lower() in UNREAD:
+        return f"is of a kind that is not read; {', '.join(SUFFIXES)} are"
     return "" if path.is_file() else "is not a file"  # opening a pipe would wait for ever
 
 
