@@ -415,9 +415,12 @@ def test_pictures_of_strangers(run: Path, folder: Path, tmp_path: Path, capsys: 
     good = {"a.png", "d.jpg", "one/b.png", "one/c.png", "long.png"}
     assert names(tmp_path / "out") == {"apply.json", *good}
     assert opened(tmp_path / "out" / "long.png").size == (20_000, 1)
-    assert "none of the pictures worked" in line(
-        f"run={run}", f"images={folder}/cut*", f"out={tmp_path / 'none'}"
-    )
+    for out in (tmp_path / "made" / "for it", tmp_path / "there"):
+        (tmp_path / "there").mkdir(exist_ok=True)
+        said = line(f"run={run}", f"images={folder}/cut*", f"out={out}")
+        assert "none of the pictures worked" in said
+    assert not (tmp_path / "made").exists()
+    assert names(tmp_path / "there") == set()
 
 
 # ---- codes -------------------------------------------------------------------------------------------------

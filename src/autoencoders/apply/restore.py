@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from autoencoders import untrusted
+from autoencoders import runs, untrusted
 from autoencoders.apply import pictures
 from autoencoders.apply.pictures import Entry, Picture
 from autoencoders.apply.predict import any_size, channels, in_channels, noise_of
@@ -164,3 +164,14 @@ def claim_folder(out: Path, checkpoint: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"out={out} is not empty and no folder of results: choose another")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RECORD, record)
+
+
+def release_folder(out: Path, made: Sequence[Path]) -> None:
+    """Leaves no folder behind into which nothing was written.
+
+    Args:
+        made: the folders that were made for it, as `runs.missing` gives them.
+    """
+    if [path.name for path in out.iterdir()] == [RECORD]:
+        (out / RECORD).unlink()
+        runs.remove(made)

@@ -19,12 +19,13 @@ from autoencoders.apply.predict import (
     predict,
     validation_images,
 )
-from autoencoders.apply.restore import Restore, check_apart, claim_folder, names_apart
+from autoencoders.apply.restore import Restore, check_apart, claim_folder, names_apart, release_folder
 from autoencoders.config import plain
 from autoencoders.corruption import Corruption, Identity
 from autoencoders.data.pairs import Images
 from autoencoders.errors import UserError, is_main_process
 from autoencoders.processes import Interrupted, Interruption
+from autoencoders.runs import missing
 from autoencoders.trained import model_of, weights_file
 
 
@@ -65,7 +66,7 @@ class Job:
         check_apart(out, self.base)
         self.entries = names_apart(out, self.entries)
         task = Restore(out, options.overlap, options.batch, self.corruption(), options.side_by_side)
-        trainer = build_trainer(self.cfg.trainer, out)
+        trainer, made = build_trainer(self.cfg.trainer, out), missing(out)
         if is_main_process():
             node = OmegaConf.select(self.cfg, "data.corruption") if options.corrupt else None
             corruption = None if node is None else plain(node)
@@ -78,7 +79,11 @@ class Job:
             before = f"; {skipped} were there already" if skipped else ""
             print(f"{counted(written)} written to {out}{before}", flush=True)
 
-        predict(trainer, self.model, self.entries, task, report)
+        try:
+            predict(trainer, self.model, self.entries, task, report)
+        finally:
+            if is_main_process():
+                release_folder(out, made)
 
     def codes(self) -> None:
         """Into a file, as a sheet of neighbours, or both."""
