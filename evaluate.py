@@ -1,7 +1,8 @@
 """Scores a run on the test split: python evaluate.py run=<run folder> [corruption=masking ...].
 
 grid=true measures its error over kinds and levels of corruption. groups=features,clustering computes only
-these scores, without figures or a report; groups=fine_tuning fine-tunes the encoder as a classifier.
+these scores, without figures or a report; groups=fine_tuning fine-tunes the encoder as a classifier, and
+groups=clustering_of_all_images finds clusters as papers on clustering do.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """The metrics of an evaluation against closed forms, and its report."""
 
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from autoencoders import evaluation, figures, training
 from autoencoders.corruption import Gaussian
 from autoencoders.data import ImageDataModule, SamplePhotos
-from autoencoders.data.pairs import Batch, to_float
+from autoencoders.data.pairs import Batch, Images, to_float
 from autoencoders.evaluation import (
     colour,
     evaluate,
@@ -317,6 +318,21 @@ def test_every_model_is_evaluated_by_its_groups(
         assert set(scores["generation"]) == {*priors, "reconstructions", "training images"}
     said = capsys.readouterr().out
     assert all(f"\n{group}\n" in said for group in scores)
+
+
+def test_clusters_are_found_among_all_images_where_that_is_asked_for(composed: Compose) -> None:
+    it = subject(composed, "network=mlp")
+
+    def codes(images: Images, far: float) -> Any:
+        return np.float32(np.eye(10)[images.labels] * (1 if images is it.data.test else far))
+
+    it.codes = partial(codes, far=1)  # type: ignore[method-assign]
+    assert representation.clustering_of_all_images(it)["model"]["accuracy"] == 1
+    it.codes = partial(codes, far=100)  # type: ignore[method-assign]
+    found = representation.clustering_of_all_images(it)["model"]
+    assert len(set(found["accuracy"].values)) == 2  # all of the test are in one cluster
+    assert found["nmi"] == pytest.approx(0, abs=1e-6)
+    assert representation._scores_of_clusters(it, it.code_clusters, it.test_codes)["accuracy"] == 1
 
 
 @pytest.mark.parametrize("colours", [False, True])

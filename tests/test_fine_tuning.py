@@ -109,9 +109,10 @@ def test_an_older_run_is_fine_tuned_with_few_labels(data_root: Path, tmp_path: P
     copy = shutil.copytree(OLDER, tmp_path / "a run")
     few = ["data.train_size=32", "evaluation.fine_tuning_epochs=1"]
     run, cfg = runs.compose_evaluated([f"run={copy}", f"data.root={data_root}", *few])
-    scores = evaluation.score_run(run, cfg, ["fine_tuning"])
+    scores = evaluation.score_run(run, cfg, ["fine_tuning", "clustering_of_all_images"])
     written = json.loads((copy / "evaluation" / "groups.json").read_text())
     assert written["fine tuning"]["model"]["epoch"] == 1
+    assert 0 < written["clustering of all images"]["model"]["accuracy"] < 1
     assert scores["fine tuning"]["model"]["error"].interval is not None
     cfg.evaluation.fine_tuning_epochs = 0
     with pytest.raises(ValueError, match=r"^evaluation\.fine_tuning_epochs=0 must be ≥ 1"):

@@ -223,11 +223,12 @@ def groups_of(subject: Subject, bound: tuple[int, int]) -> dict[str, Group]:
 
 def only_named(subject: Subject, cfg: DictConfig) -> dict[str, Group]:
     """The groups that take minutes, and so are computed only where they are asked for by name."""
-    # Symbols have no gradient that would reach the encoder.
-    trainable = subject.model.has_code and "codebook" not in subject.model.evaluations
-    if not (trainable and subject.has_classes):
+    if not (subject.model.has_code and subject.has_classes):
         return {}
-    return {
+    of_codes: dict[str, Group] = {"clustering of all images": representation.clustering_of_all_images}
+    if "codebook" in subject.model.evaluations:  # symbols have no gradient that would reach the encoder
+        return of_codes
+    return of_codes | {
         "fine tuning": partial(
             fine_tuning.fine_tuning,
             fresh=partial(build_model, cfg, subject.data),

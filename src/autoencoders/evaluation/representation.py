@@ -1,7 +1,8 @@
 """What a code is good for without its decoder: clusters and features, beside PCA's code and the pixels.
 
 Everything is scored on the official test images. Probes, neighbours and the clusters of whitened codes are
-fitted on training images; k-means finds the other clusters, without labels, among the test images themselves.
+fitted on training images; k-means finds the other clusters, without labels, among the test images themselves,
+or among all images where that is asked for.
 """
 
 import warnings
@@ -23,9 +24,12 @@ from tqdm import tqdm
 
 from autoencoders import figures
 from autoencoders.evaluation.intervals import Mean, Places, Statistic
-from autoencoders.evaluation.subject import Array, Labels, Scores, Subject, k_means, main_directions
+from autoencoders.evaluation.subject import Array, Labels, Scores, Subject, k_means, main_directions, waiting
 
-OF_WHITENED, WIDEST = 20, 256  # starts of k-means of whitened codes, of up to so many numbers
+THOROUGH, WIDEST = (
+    20,
+    256,
+)  # starts of k-means of papers' protocols; whitened are codes of up to so many numbers
 MOST_CONFUSED = 30  # classes, and clusters, in a table of them
 NEIGHBOURS = 5
 FEW = (1, 10, 100)  # labels a class
@@ -51,9 +55,20 @@ def clustering(subject: Subject) -> Scores:
         scores[name] = _scores_of_clusters(subject, clusters, test)
         if of_model and test.shape[1] <= WIDEST:
             train, test = whitened(subject.train_codes, subject.test_codes)
-            clusters = k_means(train, test, len(subject.data.classes), starts=OF_WHITENED)
+            clusters = k_means(train, test, len(subject.data.classes), starts=THOROUGH)
             scores["model, whitened"] = _scores_of_clusters(subject, clusters, test)
     return scores
+
+
+def clustering_of_all_images(subject: Subject) -> Scores:
+    """As papers on clustering do it (Xie et al. 2016, §5): k-means finds its clusters, without labels, among
+    the codes of all images, those to train on, to validate and to test, from more starts; scored on the test
+    images, as in `clustering`."""
+    data, test = subject.data, subject.test_codes
+    everything = np.concatenate([subject.codes(data.train), subject.codes(data.val), test])
+    with waiting("k-means"):
+        clusters = k_means(everything, test, len(data.classes), starts=THOROUGH)
+    return {"model": _scores_of_clusters(subject, clusters, test)}
 
 
 def whitened(train: Array, test: Array) -> tuple[Array, Array]:
