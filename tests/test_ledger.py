@@ -141,6 +141,7 @@ def test_ctrl_c_is_one_line_in_every_command(capsys: pytest.CaptureFixture[str])
     [
         ("linear --seeds -1", "seed=-1 must be ≥ 0 and ≤ 4294967295"),
         ("linear --seeds 1.5", "seed=1.5 must be a whole number"),
+        ("linear seeds=0", "seeds=0 is no entry: options are written as --seeds 0 1"),
         ("linear --jobs 0", "jobs=0 must be ≥ 1"),
         ("liner", "no entry liner: did you mean 'linear'? There are: best_code16, "),
     ],
@@ -153,6 +154,19 @@ def test_what_cannot_be_measured_is_refused_at_once(
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert called == []
+
+
+def test_the_folder_of_the_runs_is_where_the_user_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... though train.py is started in the repository."""
+    monkeypatch.chdir(tmp_path)
+    asked = list[tuple[Any, ...]]()
+    monkeypatch.setattr(ledger, "side_by_side", lambda todo, jobs: asked.extend(todo.values()) or [])
+    monkeypatch.setattr(ledger, "replace_between", lambda *arguments: None)
+    ledger.main(["linear", "--seeds", "0", "--out", "my runs"])
+    (measure,) = asked
+    assert measure.args[-1] == tmp_path / "my runs"  # type: ignore[attr-defined]
 
 
 def test_a_misspelt_claim_is_refused_likewise(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,12 +246,15 @@ MEASURED: ledger.Measured = {
 def test_the_table_says_how_far_off_we_are() -> None:
     code2, linear, deep30 = ledger.table(MEASURED).splitlines()[2:]
     assert (
-        "| 0.0392 | **0.035** ± 0.005 (3 seeds) | 0.02 to 0.04 | reached (2 of 3 seeds reach it) "
+        "| 0.0392 | **0.035** ± 0.005 (3 seeds) | 0.02 to 0.04 (seed 0) | reached (2 of 3 seeds reach it) "
         "| `experiment=latent_space` | 50 s |" in code2
     )
     assert "<sub>`code2`: `reconstruction/model/mse`<br>" in code2
     assert "<sub>`deep30`: 784 x `reconstruction/model/mse`<br>" in deep30
     assert "on one H100: seed 2<" in code2
+    assert "<br>seen: ae_pytorch_demo.ipynb of [roatienza/" in code2
+    of_all = {seed: {**result, "interval": [0.02, 0.04]} for seed, result in MEASURED["code2"].items()}
+    assert " | 0.02 to 0.04 | " in ledger.table({"code2": of_all})
     assert linear.endswith("| `model=linear` |  |")
     assert "| 3 | **3.3** (one seed) |  | missed by 10.0% |" in deep30
     assert "not seen by us" in deep30

@@ -22,7 +22,7 @@ import yaml
 from autoencoders.config import REPOSITORY, need_clone
 from autoencoders.errors import one_line_errors, suggest
 from autoencoders.files import replace_between, write_json
-from autoencoders.measured import jobs_argument, measure, seed_argument, side_by_side
+from autoencoders.measured import folder_argument, jobs_argument, measure, seed_argument, side_by_side
 
 MEASURED = REPOSITORY / "docs" / "claims.json"
 START, END = "<!-- claims: made by `python -m autoencoders.claims` -->", "<!-- end of claims -->"
@@ -110,11 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     need_clone("measuring claims")
     loaded = content()
     runs, claims = loaded["runs"], loaded["claims"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m autoencoders.claims",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("claims", nargs="*", help=", ".join(claims), metavar="claim")
     parser.add_argument("--seeds", type=seed_argument, nargs="*", default=(0, 1, 2))
     parser.add_argument("--jobs", type=jobs_argument, default=1, help="runs side by side")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "claims", help="folder of the runs")
+    parser.add_argument(
+        "--out", type=folder_argument, default=REPOSITORY / "runs" / "claims", help="folder of the runs"
+    )
     chosen = parser.parse_args(arguments)
     if unknown := [name for name in chosen.claims if name not in claims]:
         parser.error(f"no claim {unknown[0]}: {suggest(unknown[0], claims, listed=len(claims))}")

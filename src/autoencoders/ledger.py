@@ -10,7 +10,7 @@ continues from its last checkpoint; remove the folder to measure again.
 import argparse
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -23,7 +23,14 @@ from tqdm import tqdm
 from autoencoders.config import REPOSITORY, need_clone
 from autoencoders.errors import one_line_errors, suggest
 from autoencoders.files import replace_between, write_json
-from autoencoders.measured import Measurement, jobs_argument, measure, seed_argument, side_by_side
+from autoencoders.measured import (
+    Measurement,
+    folder_argument,
+    jobs_argument,
+    measure,
+    seed_argument,
+    side_by_side,
+)
 
 MEASURED = REPOSITORY / "docs" / "ledger.json"
 RESULTS, README = REPOSITORY / "docs" / "results.md", REPOSITORY / "README.md"
@@ -88,6 +95,7 @@ def table(measured: Measured) -> str:
         notes = [
             f"`{name}`: {factor}`{entry['value']}`",
             entry["source"] + ("" if entry["seen"] else " (not seen by us in the source)"),
+            *([f"seen: {entry['seen']}"] if entry["seen"] and entry["published"] is not None else []),
             f"protocol: {entry['protocol']}",
             *([f"ours: {entry['differs']}"] if "differs" in entry else []),
             *([f"why missed: {entry['missed']}"] if "missed" in entry else []),
@@ -155,9 +163,15 @@ def _mean(results: Results) -> str:
 
 
 def _interval(results: Results) -> str:
-    """The mean of those of the seeds."""
-    found = [result["interval"] for result in results.values() if "interval" in result]
-    return " to ".join(f"{mean(ends):.4g}" for ends in zip(*found, strict=True))
+    """The mean of those of the seeds, which are named where not all have one."""
+    found = {seed: result["interval"] for seed, result in results.items() if "interval" in result}
+    ends = " to ".join(f"{mean(ends):.4g}" for ends in zip(*found.values(), strict=True))
+    return f"{ends} ({_seeds(found)})" if 0 < len(found) < len(results) else ends
+
+
+def _seeds(seeds: Iterable[str]) -> str:
+    named = sorted(seeds, key=int)
+    return f"seed{'s' * (len(named) > 1)} {', '.join(named)}"
 
 
 def _verdict(entry: Mapping[str, Any], results: Results) -> str:
@@ -191,8 +205,7 @@ def _seconds(results: Results) -> str:
 def _on_gpus(results: Results) -> Iterator[str]:
     """Which seeds were trained on a GPU."""
     for gpu in sorted({result["gpu"] for result in results.values() if "gpu" in result}):
-        seeds = sorted((seed for seed in results if results[seed].get("gpu") == gpu), key=int)
-        yield f"on one {gpu}: seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+        yield f"on one {gpu}: {_seeds(seed for seed in results if results[seed].get('gpu') == gpu)}"
 
 
 def answered(ledger: Mapping[str, Mapping[str, Any]], first: str) -> list[str]:
@@ -227,7 +240,11 @@ def _folder(out: Path, entry: str, seed: int, run: int) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     need_clone("reproducing published results")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m autoencoders.ledger",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     ledger = entries()
     parser.add_argument("entries", nargs="*", help=", ".join(ledger), metavar="entry")
     parser.add_argument("--quick", action="store_true", help="only the entries marked quick")
@@ -240,8 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--jobs", type=jobs_argument, default=1, help="runs side by side, which distorts their times"
     )
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "ledger", help="folder of the runs")
+    parser.add_argument(
+        "--out", type=folder_argument, default=REPOSITORY / "runs" / "ledger", help="folder of the runs"
+    )
     chosen = parser.parse_args(arguments)
+    if equals := [name for name in chosen.entries if "=" in name]:
+        parser.error(f"{equals[0]} is no entry: options are written as --seeds 0 1 --jobs 2")
     if unknown := [name for name in chosen.entries if name not in ledger]:
         parser.error(f"no entry {unknown[0]}: {suggest(unknown[0], ledger, listed=len(ledger))}")
     names = [n for n in chosen.entries or ledger if ledger[n]["quick"] or not chosen.quick]

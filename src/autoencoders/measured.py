@@ -87,6 +87,7 @@ def _measure(
 
         def process(*arguments: str) -> float:
             """Its seconds."""
+            tqdm.write(f"python {' '.join(arguments)}\n  its output goes to {folder / 'log.txt'}")
             start = time.perf_counter()
             done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, stdout=log, stderr=log)
             if done.returncode:
@@ -144,6 +145,11 @@ def seed_argument(text: str) -> int:
 def jobs_argument(text: str) -> int:
     """How many runs side by side, of the command line."""
     return _whole("jobs", text, 1)
+
+
+def folder_argument(text: str) -> Path:
+    """A folder of the command line, for processes that work elsewhere."""
+    return Path(text).absolute()
 
 
 def _whole(name: str, text: str, at_least: int, at_most: int | None = None) -> int:
