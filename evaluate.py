@@ -2,7 +2,8 @@
 
 grid=true measures its error over kinds and levels of corruption. groups=features,clustering computes only
 these scores, without figures or a report; groups=fine_tuning fine-tunes the encoder as a classifier, and
-groups=clustering_of_all_images finds clusters as papers on clustering do.
+groups=clustering_of_all_images finds clusters as papers on clustering do. trust=true lets the run use classes
+of your own. More: docs/evaluation.md.
 """
 
 import sys

@@ -186,7 +186,7 @@ def test_300_damaged_pictures_beside_40_good_ones(tmp_path: Path) -> None:
     folders = sum(path.is_dir() and not path.is_symlink() for path in root.glob("no_file*"))
     assert len(read) + len(left_out) + folders == 340
     print(f"{len(read)} read, {len(left_out)} left out, {folders} folders")
-    assert f"left out, as unreadable: {len(left_out)} (all in {index}): " in done.stdout
+    assert f"left out, as unreadable: {len(left_out)} (all in {index})\n  " in done.stdout
     assert all(line.isprintable() for line in done.stdout.splitlines())
 
     refused = run("train.py", root, *small(root, tmp_path / "strict", *options, "data.strict=true"), ok=False)

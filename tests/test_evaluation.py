@@ -581,11 +581,11 @@ def test_the_report_s_facts_come_from_classes_and_the_user_s_command() -> None:
         }
     )
     environment = {"command": ["train.py", "model=vae", "data.root=/my data/faces"]}
-    facts = report._facts(cfg, environment, {"epochs": 2, "seconds": 3.4})
+    facts = report._facts(cfg, cfg, environment, {"epochs": 2, "seconds": 3.4})
     assert facts["model"] == "Flow"
     assert facts["trained"] == "2 epochs (3 s)"
     assert facts["network"] == "Own (Encoder, Decoder)"
     assert (facts["optimizer"], facts["data"], facts["corruption"]) == ("AdamW", "Faces", "Masking")
     assert "code" not in facts
     assert facts["command"] == "python train.py model=vae 'data.root=/my data/faces'"
-    assert "command" not in report._facts(cfg, {}, {})
+    assert "command" not in report._facts(cfg, cfg, {}, {})

@@ -319,7 +319,7 @@ def test_an_evaluation_that_is_not_of_the_run_s_own_data_is_refused_at_once(
     other = Path(shutil.copytree(run, tmp_path / "run"))
     (other / "metrics.json").write_text('{"test/mse": 0.1}')
     (other / "evaluation" / "metrics.json").write_text('{"reconstruction": {"model": {"mse": 0.103}}}')
-    assert "(mse 0.103, not 0.1): python " in refusal(other, tmp_path / "new" / "out")
+    assert "(mse 0.103, not 0.1); evaluate it again with: python " in refusal(other, tmp_path / "new" / "out")
 
 
 @pytest.mark.usefixtures("unchecked")

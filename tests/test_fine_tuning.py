@@ -130,6 +130,6 @@ def test_fine_tuning_needs_a_code_that_can_be_trained_and_classes(
     cfg = composed("corruption=salt_pepper", "data.validation_size=4", *overrides)
     untrained = training.build_model(cfg, training.build_data(cfg))
     monkeypatch.setattr(evaluation, "best_model", lambda run, cfg: untrained)
-    with pytest.raises(UserError, match=r"groups=fine tuning: .*here are: "):
+    with pytest.raises(UserError, match=r"groups=fine_tuning: .*here are: "):
         evaluation.score_run(tmp_path, cfg, ["fine_tuning"])
     assert not list(tmp_path.iterdir())

@@ -287,7 +287,7 @@ def commands(run: Path) -> None:
     line_of(lambda: evaluated.append(runs.compose_evaluated([f"run={run}"])[1]))
     for cfg in evaluated:
         environment, metrics = (_read(run / name) for name in ("environment.json", "metrics.json"))
-        assert all(isinstance(fact, str) for fact in _facts(cfg, environment, metrics).values())
+        assert all(isinstance(fact, str) for fact in _facts(cfg, cfg, environment, metrics).values())
         if (run / "metrics.csv").is_file():
             MetricsCSV(run, resume=True).drop_after(5)
     with torch.device("meta"):

@@ -244,6 +244,14 @@ def test_unreadable_pictures_are_named_and_left_out(
         make(folder, strict=True)
 
 
+def test_a_split_of_unreadable_pictures_is_said_with_the_way_out(folder: Path, make: Make) -> None:
+    (name,) = names(make(folder, validation_size=1), "val")
+    (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"for val could be read; data.validation_size=10 holds out"):
+        make(folder, validation_size=1)
+    assert len(names(make(folder, validation_size=2), "val")) == 1
+
+
 def test_any_name_will_do(tmp_path: Path, make: Make) -> None:
     """... of a picture and of a class, also one that can't be shown."""
     for name in ("one\n\x1b[31m", "two\udcff"):
@@ -275,7 +283,7 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, folder: Path, make:
     with pytest.raises(UserError, match="is neither a folder of pictures nor a file"):
         make(tmp_path / "nowhere")
     shutil.copy(folder / "cats" / "1.png", tmp_path / "empty")
-    with pytest.raises(UserError, match="1 pictures, which leave none for"):
+    with pytest.raises(UserError, match="has 1 picture, and none is left for train: "):
         make(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"validation_size=0.9 must be a number of pictures, not a share"):
         make(folder, validation_size=0.9)

@@ -156,17 +156,20 @@ def test_what_cannot_be_measured_is_refused_at_once(
     assert called == []
 
 
-def test_the_folder_of_the_runs_is_where_the_user_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_of_the_runs_is_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """... though train.py is started in the repository."""
     monkeypatch.chdir(tmp_path)
-    asked = list[tuple[Any, ...]]()
-    monkeypatch.setattr(ledger, "side_by_side", lambda todo, jobs: asked.extend(todo.values()) or [])
+    asked = list[Any]()
+
+    def side_by_side(todo: dict[Any, Any], jobs: int) -> list[Any]:
+        asked.extend(todo.values())
+        return []
+
+    monkeypatch.setattr(ledger, "side_by_side", side_by_side)
     monkeypatch.setattr(ledger, "replace_between", lambda *arguments: None)
     ledger.main(["linear", "--seeds", "0", "--out", "my runs"])
     (measure,) = asked
-    assert measure.args[-1] == tmp_path / "my runs"  # type: ignore[attr-defined]
+    assert measure.args[-1] == tmp_path / "my runs"
 
 
 def test_a_misspelt_claim_is_refused_likewise(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """What is refused ends in one line, changes nothing, and says what to do in words that can be pasted."""
 
+import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -267,6 +269,41 @@ def test_a_sweep_s_hint_can_be_pasted(
     assert command.folder == folder
     with pytest.raises(UserError, match="sweep is not a run folder but holds some: name one, such as "):
         runs.read_run(folder, trust=False)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["model.code_dim=3", "network=mlp", "optimizer.lr=1", "scheduler=constant", "ema=0.9"],
+)
+def test_what_a_trained_model_has_no_use_for_is_refused(
+    override: str, data_root: Path, tmp_path: Path
+) -> None:
+    folder = folders.make(tmp_path / "run", data_root)
+    line = line_of(lambda: runs.compose_evaluated([f"run={folder}", override]))
+    assert line == f"the model of {folder} is trained: override data and corruption, or train another"
+
+
+def test_a_relative_path_is_of_the_folder_that_a_run_was_trained_in(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... where there is nothing from here; a file that names no folder, or a wrong one, changes nothing."""
+    folder = folders.make(tmp_path / "run", data_root)
+    (tmp_path / "mine" / "pictures").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = folder / runs.CONFIG
+    path.write_text(re.sub(r"^  root: .*$", "  root: pictures", path.read_text(), flags=re.MULTILINE))
+    path.write_text(path.read_text().replace("autoencoders.data.MNIST", "autoencoders.data.ImageFolder"))
+
+    def root(environment: object) -> object:
+        (folder / "environment.json").write_text(json.dumps(environment))
+        return runs.read_run(folder, trust=False).data.root
+
+    assert root({"folder": str(tmp_path / "mine")}) == str(tmp_path / "mine" / "pictures")
+    for other in ({}, {"folder": 3}, {"folder": str(tmp_path)}, {"folder": "a\0b"}):
+        assert root(other) == "pictures"
+    (tmp_path / "here" / "pictures").mkdir()
+    assert root({"folder": str(tmp_path / "mine")}) == "pictures"
 
 
 # ---- classes of one's own ----------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def run(
     jobs: Sequence[Job],
     max_parallel: int | None,
     should_prune: Callable[[Job], bool] | None = None,
-    after_each: Callable[[], None] | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> None:
     """Runs the jobs that are not finished yet, in their order, as many at a time as there is room for.
 
@@ -205,7 +205,7 @@ def run(
         jobs: what is to be run; afterwards each is finished, or has an error, or was pruned.
         max_parallel: the most jobs at a time; None: as many as there are GPUs for, or one on a CPU.
         should_prune: asked of every running job again and again; if so, the job is stopped.
-        after_each: called when jobs have started or ended.
+        meanwhile: called again and again.
 
     Raises:
         Interrupted: this process was asked to stop; the running jobs were, too.
@@ -216,7 +216,6 @@ def run(
     waiting, running = deque(job for job in jobs if not job.finished), list[Job]()
     with Interruption().listening() as interruption:
         while waiting or running:
-            known = len(waiting), len(running)
             while waiting and len(running) < limit and waiting[0].on_gpus <= len(free) and not interruption:
                 job = waiting.popleft()
                 devices = [free.popleft() for _ in range(job.on_gpus)]
@@ -238,8 +237,8 @@ def run(
             if interruption:
                 _stop(running, interruption)
                 raise interruption.exit()
-            if after_each and known != (len(waiting), len(running)):
-                after_each()
+            if meanwhile:
+                meanwhile()
             time.sleep(POLL_S)
 
 

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from autoencoders import untrusted
 from autoencoders.config import (
     CONF,
+    REPOSITORY,
     check,
     check_secrets,
     class_name,
@@ -196,11 +197,11 @@ def refuse(override: Override, has_network: bool) -> None:
 
 
 def script_path(name: str) -> str:
-    """A script of this repository as the user has called it, from wherever that was."""
-    called = Path(sys.argv[0])
+    """A script of this repository as the user has called it, or would have to, from wherever that was."""
+    called, here = Path(sys.argv[0]), REPOSITORY / name
     if called.name in ("train.py", "evaluate.py"):
         return str(called.with_name(name))
-    return name
+    return str(near(here)) if here.is_file() else name
 
 
 def near(path: Path) -> Path:
@@ -326,6 +327,12 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
         config.init = None
         if "cache" in config.data:
             config.data.cache = None
+    for key in ("root", "input_root"):
+        place = config.data.get(key)
+        if not isinstance(place, str) or "://" in place or _exists(Path(place)):
+            continue
+        if _exists(there := Path(_trained_in(run), place)):
+            config.data[key] = str(there)
     root = config.data.get("root")
     if not trust and isinstance(root, str) and "://" in root:  # a bucket, with the user's credentials
         root = config.data.root = None
@@ -333,6 +340,19 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
     if fetched and isinstance(root, str) and not trust and not _has_data(Path(root)):
         config.data.root = "${repository:}/data"
     return config
+
+
+def _trained_in(run: Path) -> str:
+    """The folder that relative paths of the config are of; nothing where that isn't known."""
+    path = run / "environment.json"
+    folder = untrusted.read_json(path).get("folder") if path.is_file() else None
+    return folder if isinstance(folder, str) else ""
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # it is no path
+        return path.exists()
+    return False
 
 
 def _has_data(root: Path) -> bool:
@@ -531,7 +551,7 @@ def compose_evaluated(
     before, now = (OmegaConf.to_container(some, resolve=False) for some in (trained, cfg))
     assert isinstance(before, dict)
     assert isinstance(now, dict)
-    for key in ("model", "network"):
+    for key in ("model", "network", "optimizer", "scheduler", "objective", "ema", "init"):
         if before.get(key) != now.get(key):
             raise UserError(
                 f"the model of {command.folder} is trained: override data and corruption, or train another"

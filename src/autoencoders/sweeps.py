@@ -532,7 +532,7 @@ def resume(command: runs.Command) -> None:
     untrusted.check_links(command.folder)
     batch, max_parallel = jobs.of_sweep(command)
     try:
-        jobs.run(batch, max_parallel, after_each=Live(command.folder))
+        jobs.run(batch, max_parallel, meanwhile=Live(command.folder))
     except BaseException:
         stopped(command.folder)
         raise

@@ -432,7 +432,7 @@ class Record(Callback):
 
 
 def environment(overrides: Sequence[str]) -> dict[str, Any]:
-    """What one needs to know to run it again: command, versions, git state, machine."""
+    """What one needs to know to run it again: command, where, versions, git state, machine."""
     packages = (
         "autoencoders", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy",
         "scikit-learn",
@@ -442,6 +442,7 @@ def environment(overrides: Sequence[str]) -> dict[str, Any]:
         typed = json.loads(os.environ.get(jobs.COMMAND, "null")) or ["train.py", *overrides]
     return {
         "command": typed,
+        "folder": str(runs.STARTED_IN),  # of paths that are relative
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "git": {"commit": _git("rev-parse", "HEAD"), "changed": _git("status", "--porcelain") != ""},

@@ -27,6 +27,7 @@ from autoencoders.errors import UserError, is_main_process, one_line
 
 SPLITS = ("train", "val", "test")
 AT_ONCE = 256  # pictures that are decoded before they are written
+NAMED = 5  # unreadable ones in the terminal
 VERSION = 2  # of the format, and of what is read
 
 
@@ -191,10 +192,10 @@ def say_what_there_is(folder: Path) -> None:
 
 
 def left_out(bad: Sequence[tuple[str, str]], where: str) -> str:
-    """One line on unreadable pictures, of which `where` says more."""
-    some = "; ".join(f"{name} {why}" for name, why in bad[:3])
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return one_line(f"left out, as unreadable: {len(bad)} ({where}): {some}{more}")
+    """How many pictures are unreadable, of which `where` says more, and a line on each of the first."""
+    some = [f"{name} {why}" for name, why in bad[:NAMED]]
+    more = [f"and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
+    return "\n  ".join(map(one_line, [f"left out, as unreadable: {len(bad)} ({where})", *some, *more]))
 
 
 @lru_cache(1)  # of 100,000 pictures it has some MB, and each split is opened from it

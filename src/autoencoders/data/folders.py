@@ -180,9 +180,10 @@ class ImageFolder(ImageDataModule):
         for split in ("train", "val"):
             there[split] = [place for place in there[split] if self.is_trained_on(self._clean.labels[place])]
         if few := [split for split in SPLITS if not there[split]]:
+            count = len(self._clean.names)
             raise UserError(
-                f"{self.root} has {len(self._clean.names)} pictures, which leave none for {few[0]}: "
-                "there must be some to train on, to validate and to test"
+                f"{self.root} has {count} picture{'s' * (count != 1)}, and none is left for {few[0]}: there "
+                "must be some to train on, to validate and to test"
             )
         inputs = self._inputs()
         items = {split: [self._item(place, inputs) for place in there[split]] for split in SPLITS}
@@ -216,7 +217,9 @@ class ImageFolder(ImageDataModule):
         channels = (self.channels, self._input_channels) if self._measured else (self.channels,)
         opened = cache.open_split(self._folder, name, channels)
         if not opened.names:
-            raise UserError(f"{self.root}: no picture for {name} could be read")
+            key = {"val": "validation_size", "test": "test_size"}.get(name)
+            more = f"; data.{key}=10 holds out more" if key and name not in self._clean.splits() else ""
+            raise UserError(f"{self.root}: none of the pictures for {name} could be read{more}")
         labels = torch.tensor(opened.labels, dtype=torch.int64)
         if self.fit == "patches" and self._side is not None:
             side = self._side

@@ -114,8 +114,9 @@ def score_run(run: Path, cfg: DictConfig, groups: Sequence[str]) -> dict[str, Sc
         **only_named(subject, cfg),
     }
     groups = [name.replace("_", " ") for name in groups]
-    if unknown := [name for name in groups if name not in known]:
-        raise UserError(f"groups={','.join(groups)}: {suggest(unknown[0], known)}")
+    if unknown := [name.replace(" ", "_") for name in groups if name not in known]:
+        there = [name.replace(" ", "_") for name in known]
+        raise UserError(f"groups={unknown[0]}: {suggest(unknown[0], there)}")
     scores = {name: known[name](subject) for name in groups}
     for name, of_group in scores.items():
         intervals.estimate(of_group, len(subject.data.test))

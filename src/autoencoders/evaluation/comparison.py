@@ -75,7 +75,10 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     folders = zip(names, options.runs, configs, strict=True)
     trained = {name: trainings.read(run, config) for name, run, config in folders}
     told_first, by_seed = [told.sentence for told in answers.values()], trainings.only_the_seed(trained)
-    print(f"\nagainst {names[0]}", *found, "", *told_first, *by_seed, "", sep="\n")
+    of_seeds = [*by_seed]
+    if any(told.alone for told in answers.values()) and not trainings.all_but_the_seed(trained):
+        of_seeds.append("Another seed of the training may change that.")
+    print(f"\nagainst {names[0]}", *found, "", *told_first, *of_seeds, "", sep="\n")
 
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -92,6 +95,7 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
         },
         "scores": with_intervals(scores), "differences_from": names[0],
         "differences": with_intervals(differences, beyond_chance=intervals.beyond_chance),
+        "answers": {group: told.sentence for group, told in answers.items()}, "command": options.command,
     }  # fmt: skip
     write_json(out / "compare.json", about)
     settings = [_setting(key, value) for key, value in test_images(of_data).items() if value]
@@ -102,7 +106,7 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
         differences,
         trained,
         answers=answers,
-        by_seed=by_seed,
+        of_seeds=of_seeds,
         found=found,
         notes=notes,
         images=report.strips(figures.Rows(shown), "The first test images, and what is made of them."),
@@ -166,8 +170,8 @@ def check_images(
             compared = 1 if model.any_size else None
             if tuple(mine)[:compared] != tuple(theirs)[:compared]:
                 raise UserError(
-                    f"{run} {verb} images of {tuple(mine)} (C, H, W), and to be tested on the images of "
-                    f"{first} it must be {tuple(theirs)}"
+                    f"{run} {verb} images of {tuple(mine)} (C, H, W), but those of {_described(data)}, to be "
+                    f"tested on, are of {tuple(theirs)}"
                 )
         own = build_data(config)
         if "data" not in chosen and not _same_pictures(own, data, set() if "data.root" in chosen else roots):
@@ -314,12 +318,12 @@ def pictures(subjects: Mapping[str, Subject], restorers: Restorers | None, besid
 
 
 def with_intervals(
-    groups: Mapping[str, Scores], **more: Callable[[Mean], Any]
+    groups: Mapping[str, Scores], **more: Callable[[Any], Any]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """The scores for a JSON file: those with an interval as {"value": ..., "interval": [low, high]}."""
 
     def entry(value: Any) -> Any:
-        if not isinstance(value, Mean):
+        if not isinstance(value, intervals.Score):
             return {"value": value}
         return {"value": float(value), "interval": value.interval, **{k: of(value) for k, of in more.items()}}
 

@@ -137,6 +137,15 @@ def _beyond_chance(value: Any, reference: Any, count: int) -> bool:
 def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
     """What the model can't do, in sentences: where another row is better, how bad it gets, what its samples
     lack, and what was left out."""
+    of_model, of_input = (
+        scores.get("reconstruction", {}).get(row, {}).get("mse") for row in ("model", "corrupted image")
+    )
+    if isinstance(of_model, float) and isinstance(of_input, float) and of_model > of_input:
+        mse = Metric("reconstruction", "mse", "")
+        yield (
+            f"It makes its input worse: a mean squared error of {_text(of_model, mse)} instead of "
+            f"{_text(of_input, mse)}."
+        )
     for metric in METRICS:
         value = scores.get(metric.group, {}).get(metric.row, {}).get(metric.name)
         if not isinstance(value, float):
@@ -173,6 +182,7 @@ class Answer(NamedTuple):
 
     metric: str
     sentence: str
+    alone: bool  # no other is within chance of it
 
 
 def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answer | None:
@@ -195,7 +205,7 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
     intervals.simultaneous([found for found in differences.values() if found is not None], count)
     near = [run for run, found in differences.items() if found is None or not intervals.beyond_chance(found)]
     beside = {run: f"{run} ({_short(values[run], metric)})" for run in runs}
-    name = "mean squared error" if metric.name == "mse" else metric.name
+    name = "mean squared error" if metric.name == "mse" else metric.label.partition(" (")[0]
     least = "smallest" if metric.smaller_is_better else "largest"
     said = f"{best} has the {least} {name}, {_short(values[best], metric)}"
     same = f"on the same {count:,} test images"
@@ -209,7 +219,7 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
     without = _best_reference({group: {row: of for row, of in scores.items() if row not in runs}}, metric)
     if without and metric.better(without[1], values[best]):
         said += f" {without[0]}, without any of them, is better: {_short(without[1], metric)}."
-    return Answer(metric.name, said if near else f"{said} Another seed of the training may change that.")
+    return Answer(metric.name, said, alone=not near)
 
 
 def _listed(names: Sequence[str], beside: Mapping[str, str]) -> str:

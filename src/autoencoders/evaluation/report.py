@@ -91,7 +91,7 @@ def write(
     environment, metrics = _read(run / "environment.json"), _read(run / "metrics.json")
     own = run / "config.yaml"
     trained: Mapping[Any, Any] = untrusted.read_mapping(own) if own.is_file() else cfg  # cfg: as evaluated
-    facts = _facts(cfg, environment, metrics, subject.model.code_dim)
+    facts = _facts(cfg, trained, environment, metrics, subject.model.code_dim)
     tables = {
         name: Table(name, _explained(groups.get(name)), metric_names(of_group), of_group)
         for name, of_group in scores.items()
@@ -440,19 +440,22 @@ def strip(images: Tensor, columns: int) -> NDArray[np.uint8]:
 
 
 def _facts(
-    cfg: DictConfig, environment: dict[str, Any], metrics: dict[str, Any], code_dim: int = 0
+    cfg: DictConfig,
+    trained: Mapping[Any, Any],
+    environment: dict[str, Any],
+    metrics: dict[str, Any],
+    code_dim: int = 0,
 ) -> dict[str, str]:
-    """What was trained, with what, when and for how long; what is not known is left out."""
+    """What was trained, with what, when and for how long; what is not known is left out. For `cfg` and
+    `trained` see `sentence`."""
     versions, git = environment.get("versions", {}), environment.get("git", {})
     command = environment.get("command", [])
     facts = {
         "model": _class(cfg.model),
         "code": f"{code_dim} numbers" if code_dim else "",
         "likelihood": str(cfg.model.get("likelihood") or ""),
-        **{
-            part: _class(cfg.get(part))
-            for part in ("network", "optimizer", "scheduler", "data", "corruption")
-        },
+        **{part: _class(cfg.get(part)) for part in ("network", "optimizer", "scheduler")},
+        **{part: class_name(trained.get(part) or {}) for part in ("data", "corruption")},
         "began with": str(cfg.get("init") or ""),
         "seed": str(cfg.seed),
         "trained": _trained(metrics),

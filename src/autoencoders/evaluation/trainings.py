@@ -23,6 +23,7 @@ LEFT_OUT = (
     "trainer.limit_test", "trainer.limit_predict", "trainer.num_sanity_val_steps",
 )  # fmt: skip
 SEEDS = ("seed", "data.seed")
+ALL = "These runs"
 TRAINED = ("epochs", "steps")  # of a run's metrics.json
 
 
@@ -89,6 +90,11 @@ def _follows(key: str, rows: Mapping[str, Any]) -> bool:
     return any(rows.get(".".join(parts[start:])) == rows[key] for start in range(1, len(parts)))
 
 
+def all_but_the_seed(trainings: Mapping[str, Training]) -> bool:
+    """Whether all runs differ in nothing but their seed."""
+    return any(sentence.startswith(ALL) for sentence in only_the_seed(trainings))
+
+
 def only_the_seed(trainings: Mapping[str, Training]) -> list[str]:
     """A sentence on each set of runs that differ in nothing but their seed, as far as that is known."""
     groups = dict[Any, list[str]]()
@@ -97,7 +103,7 @@ def only_the_seed(trainings: Mapping[str, Training]) -> list[str]:
             others = frozenset((key, value) for key, value in of.settings.items() if key not in SEEDS)
             groups.setdefault(others, []).append(name)
     return [
-        f"{'These runs' if len(names) == len(trainings) else _listed(names)} differ only in their seed, so "
+        f"{ALL if len(names) == len(trainings) else _listed(names)} differ only in their seed, so "
         "the difference between them is what another seed changes, not a better setting."
         for names in groups.values()
         if len({tuple(trainings[name].settings.get(key) for key in SEEDS) for name in names}) > 1

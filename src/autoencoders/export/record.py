@@ -60,10 +60,10 @@ class Record:
         if mse is None or evaluated is None:
             return
         if not math.isclose(evaluated, mse, rel_tol=tolerance):
-            evaluate = runs.to_paste("python", "evaluate.py", f"run={run}")
+            evaluate = runs.to_paste("python", runs.script_path("evaluate.py"), f"run={run}")
             raise UserError(
                 f"{run / 'evaluation'} scores other data or another corruption than the run's (mse "
-                f"{evaluated:.6g}, not {mse:.6g}): {evaluate}"
+                f"{evaluated:.6g}, not {mse:.6g}); evaluate it again with: {evaluate}"
             )
 
 

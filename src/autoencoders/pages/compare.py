@@ -47,7 +47,7 @@ def write(
     trained: Mapping[str, Training],
     *,
     answers: Mapping[str, Answer],
-    by_seed: Sequence[str],
+    of_seeds: Sequence[str],
     found: Sequence[str],
     notes: Sequence[str],
     images: Any,
@@ -60,7 +60,7 @@ def write(
         scores, differences: by group, row and metric; the differences are from the first run.
         trained: how each run was.
         answers: of the groups that have one.
-        by_seed: sentences on runs that differ in their seed alone.
+        of_seeds: sentences on what another seed changes.
         found: sentences on the scores that differ from the first run's.
         images: of all rows, a block as a report's.
         tested_on: what the test images are.
@@ -72,7 +72,7 @@ def write(
         runs=runs,
         colours=colours,
         answers=[answer.sentence for answer in answers.values()],
-        by_seed=by_seed,
+        of_seeds=of_seeds,
         trainings=training_rows(trained, differ),
         differ=differ,
         settings=SETTINGS,
