@@ -216,6 +216,7 @@ def test_runs_with_the_same_settings(made: Path, data_root: Path, tmp_path: Path
     [
         ("", "name at least two run folders: python -m autoencoders.compare runs/denoising/"),
         ("DENOISER", "there is only"),
+        ("AROUND", "is not a run folder but holds some: name one, such as "),
         ("DENOISER nowhere", "no run folder nowhere"),
         ("DENOISER no=where/else", "no key no: there are: beside, groups, names, out, trust"),
         ("DENOISER OTHER outt=a", "no key outt: did you mean 'out'?"),
@@ -262,7 +263,12 @@ def test_what_can_not_be_compared_is_said_in_one_line(
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(made / "denoiser")
     known = {name.upper(): str(made / name) for name in ("denoiser", "colorizer", "clothes")}
-    known |= {"OTHER": str(made / EVIL), "DENOISER/": f"{made / 'denoiser'}/", "LINK": "link"}
+    known |= {
+        "AROUND": str(made),
+        "OTHER": str(made / EVIL),
+        "DENOISER/": f"{made / 'denoiser'}/",
+        "LINK": "link",
+    }
     known |= {"EMPTY": "empty", "out=FILE": "out=file", "out=FILE/in/it": "out=file/in/it"}
     line = line_of(lambda: compare.main([known.get(word, word) for word in words.split()]))
     assert line is not None

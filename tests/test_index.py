@@ -140,6 +140,15 @@ def test_a_sweep_s_page_says_what_was_asked_and_answers(tmp_path: Path) -> None:
     assert 'http-equiv="refresh"' not in page
 
 
+def test_a_sweep_of_seeds_alone_says_what_they_come_to(tmp_path: Path) -> None:
+    for seed, mse in enumerate((0.1, 0.2)):
+        make_run(tmp_path / str(seed), f"seed={seed}", mse=mse)
+    sweeps.show(tmp_path, live=False)
+    page = (tmp_path / "summary.html").read_text()
+    assert "val/mse 0.150 ± 0.071 over 2 runs, which differ in their seed alone." in page
+    assert "Best is" not in page
+
+
 def evaluated(job: Path, low: float, high: float) -> None:
     """As much of an evaluation as a sweep's page reads, with an interval of its error."""
     (job / "evaluation").mkdir()

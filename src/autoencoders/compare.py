@@ -64,6 +64,8 @@ def parse(words: Sequence[str]) -> Options:
         else:
             raise UserError(f"no key {key}: {suggest(key, KEYS)}")
     if len(options.runs) < 2:
+        for folder in options.runs:
+            read_config(folder, trust=True, trusting="")  # it may be none of a run
         there = f"there is only {options.runs[0]}: " if options.runs else ""
         raise UserError(f"{there}name at least two run folders: {' '.join(PROGRAM)} {EXAMPLE}")
     for key in ("out", "names", "groups"):

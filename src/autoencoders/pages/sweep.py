@@ -134,11 +134,17 @@ def _varied(rows: Sequence[Row]) -> str:
 
 
 def _best(rows: Sequence[Row], metric: str) -> tuple[str, str]:
-    """The best group of jobs that differ in their seed alone, and which are within chance of it; nothing
-    where that can't be told."""
+    """The best group of jobs that differ in their seed alone, and which are within chance of it; what all
+    come to if there is one group; nothing where that can't be told."""
     keys, groups = but_for_seeds(rows)
+    if not keys:
+        alike = [row.metrics[metric] for group in groups.values() for row in group if metric in row.metrics]
+        said = (
+            f"{metric} {mean_and_deviation(alike)} over {len(alike)} runs, which differ in their seed alone."
+        )
+        return (said, "") if len(alike) > 1 else ("", "")
     named = {
-        ", ".join(f"{key}={value}" for key, value in zip(keys, place, strict=True)) or "every job": group
+        ", ".join(f"{key}={value}" for key, value in zip(keys, place, strict=True)): group
         for place, group in groups.items()
     }
     of = {
