@@ -100,7 +100,7 @@ def _model(model: LightningModule) -> str:
 
 def _training(trainer: Trainer) -> str:
     steps, devices = trainer.estimated_stepping_batches, trainer.world_size
-    length = f"{int(steps):,} steps" if math.isfinite(steps) else "without an end"
+    length = f"{int(steps):,} step{'s' * (steps != 1)}" if math.isfinite(steps) else "without an end"
     if math.isfinite(steps) and in_epochs(trainer):
         length = f"{trainer.max_epochs} epoch{'s' * (trainer.max_epochs != 1)}, {length}"
     kind = trainer.strategy.root_device.type

@@ -218,7 +218,7 @@ class ImageFolder(ImageDataModule):
         opened = cache.open_split(self._folder, name, channels)
         if not opened.names:
             key = {"val": "validation_size", "test": "test_size"}.get(name)
-            more = f"; data.{key}=10 holds out more" if key and name not in self._clean.splits() else ""
+            more = f"; a larger data.{key} holds out more" if key and name not in self._clean.splits() else ""
             raise UserError(f"{self.root}: none of the pictures for {name} could be read{more}")
         labels = torch.tensor(opened.labels, dtype=torch.int64)
         if self.fit == "patches" and self._side is not None:
