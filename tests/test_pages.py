@@ -87,6 +87,10 @@ def test_numbers_stand_beside_the_best_without_the_model() -> None:
     )
     assert said[-2].startswith("Its worst test image has an error of 0.11, 1.1 times the mean")
     assert said[-1] == "The data set has no classes."
+    assert not any("its input" in sentence for sentence in said)
+    scores["reconstruction"]["corrupted image"] = {"mse": 0.05}
+    worse = "Its output is worse than its input: a mean squared error of 0.1"
+    assert next(headline.limits(scores, "")).startswith(worse)
 
 
 def test_learning_curves_are_those_of_the_file(tmp_path: Path) -> None:

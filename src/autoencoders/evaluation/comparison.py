@@ -74,9 +74,10 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     answers = {group: told for group, rows in scores.items() if (told := answer(group, rows, names, count))}
     folders = zip(names, options.runs, configs, strict=True)
     trained = {name: trainings.read(run, config) for name, run, config in folders}
-    told_first, by_seed = [told.sentence for told in answers.values()], trainings.only_the_seed(trained)
+    told_first, alike = [told.sentence for told in answers.values()], trainings.alike_but_for_seeds(trained)
+    by_seed = trainings.only_the_seed(alike, len(names))
     of_seeds = [*by_seed]
-    if any(told.alone for told in answers.values()) and not trainings.all_but_the_seed(trained):
+    if any(told.alone for told in answers.values()) and alike != [names]:
         of_seeds.append("Another seed of the training may change that.")
     print(f"\nagainst {names[0]}", *found, "", *told_first, *of_seeds, "", sep="\n")
 

@@ -143,7 +143,7 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
     if isinstance(of_model, float) and isinstance(of_input, float) and of_model > of_input:
         mse = Metric("reconstruction", "mse", "")
         yield (
-            f"It makes its input worse: a mean squared error of {_text(of_model, mse)} instead of "
+            f"Its output is worse than its input: a mean squared error of {_text(of_model, mse)} instead of "
             f"{_text(of_input, mse)}."
         )
     for metric in METRICS:

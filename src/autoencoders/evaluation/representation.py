@@ -26,10 +26,8 @@ from autoencoders import figures
 from autoencoders.evaluation.intervals import Mean, Places, Statistic
 from autoencoders.evaluation.subject import Array, Labels, Scores, Subject, k_means, main_directions, waiting
 
-THOROUGH, WIDEST = (
-    20,
-    256,
-)  # starts of k-means of papers' protocols; whitened are codes of up to so many numbers
+THOROUGH = 20  # starts of k-means in the protocols of papers
+WIDEST = 256  # numbers of a code that is whitened
 MOST_CONFUSED = 30  # classes, and clusters, in a table of them
 NEIGHBOURS = 5
 FEW = (1, 10, 100)  # labels a class

@@ -23,7 +23,6 @@ LEFT_OUT = (
     "trainer.limit_test", "trainer.limit_predict", "trainer.num_sanity_val_steps",
 )  # fmt: skip
 SEEDS = ("seed", "data.seed")
-ALL = "These runs"
 TRAINED = ("epochs", "steps")  # of a run's metrics.json
 
 
@@ -90,23 +89,26 @@ def _follows(key: str, rows: Mapping[str, Any]) -> bool:
     return any(rows.get(".".join(parts[start:])) == rows[key] for start in range(1, len(parts)))
 
 
-def all_but_the_seed(trainings: Mapping[str, Training]) -> bool:
-    """Whether all runs differ in nothing but their seed."""
-    return any(sentence.startswith(ALL) for sentence in only_the_seed(trainings))
-
-
-def only_the_seed(trainings: Mapping[str, Training]) -> list[str]:
-    """A sentence on each set of runs that differ in nothing but their seed, as far as that is known."""
+def alike_but_for_seeds(trainings: Mapping[str, Training]) -> list[list[str]]:
+    """The names of each set of runs that differ in nothing but their seed, as far as that is known."""
     groups = dict[Any, list[str]]()
     for name, of in trainings.items():
         if of.trained and not of.exported:
             others = frozenset((key, value) for key, value in of.settings.items() if key not in SEEDS)
             groups.setdefault(others, []).append(name)
     return [
-        f"{ALL if len(names) == len(trainings) else _listed(names)} differ only in their seed, so "
-        "the difference between them is what another seed changes, not a better setting."
+        names
         for names in groups.values()
         if len({tuple(trainings[name].settings.get(key) for key in SEEDS) for name in names}) > 1
+    ]
+
+
+def only_the_seed(alike: Sequence[Sequence[str]], runs: int) -> list[str]:
+    """A sentence on each of these sets, of so many runs in all."""
+    return [
+        f"{'These runs' if len(names) == runs else _listed(names)} differ only in their seed, so the "
+        "difference between them is what another seed changes, not a better setting."
+        for names in alike
     ]
 
 
