@@ -30,7 +30,7 @@ def rates(composed: Compose, folder: Path, *overrides: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adam", "sgd"))]
+    "optimizer", ["adamw", "muon", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adam", "sgd"))]
 )
 def test_every_optimizer_trains(optimizer: str, composed: Compose, tmp_path: Path) -> None:
     def val_mse(name: str, lr: float) -> float:
