@@ -51,13 +51,13 @@ def test_what_is_drawn_on_a_gpu_trains_as_well(model: str, data_root: Path, tmp_
 
 
 @pytest.mark.parametrize("precision", ["auto", "32-true", "16-mixed"])
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("network", ["mlp", "conv", "conv optimizer=muon"])
 def test_a_killed_run_goes_on_to_the_same_bits(
     network: str, precision: str, data_root: Path, tmp_path: Path
 ) -> None:
     chosen = [
-        f"network={network}", "model=denoising", "trainer.max_epochs=2", f"trainer.precision={precision}",
-        "trainer.deterministic=true", *GPU,
+        *f"network={network}".split(), "model=denoising", "trainer.max_epochs=2",
+        f"trainer.precision={precision}", "trainer.deterministic=true", *GPU,
     ]  # fmt: skip
     train(data_root, tmp_path / "whole", *chosen)
     options = small(data_root, tmp_path / "run", *chosen, *OFTEN)

@@ -2,15 +2,12 @@
 
 import copy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Compose
 from torch import Tensor, nn
 
-from autoencoders import training
 from autoencoders.models import Autoencoder
 from autoencoders.optimizers import Muon, orthogonalised
 
@@ -30,7 +27,7 @@ def test_singular_values_come_near_one_and_vectors_stay() -> None:
         torch.testing.assert_close(inside, inside.diagonal().diag(), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("scale", [1e-10, 1e6])
+@pytest.mark.parametrize("scale", [1e-5, 1e6])
 def test_its_size_does_not_matter(scale: float) -> None:
     for small, result in zip(
         orthogonalised([scale * matrix for matrix in matrices()]), orthogonalised(matrices()), strict=True
@@ -38,14 +35,15 @@ def test_its_size_does_not_matter(scale: float) -> None:
         torch.testing.assert_close(small, result, atol=1e-2, rtol=0)
 
 
-@pytest.mark.parametrize("norm", [0.0, 1e-20, 1e-30])
-def test_a_gradient_that_vanishes_moves_nothing(norm: float) -> None:
-    for result in orthogonalised([norm * matrix for matrix in matrices()]):
-        assert result.abs().max() < 1e-4
+@pytest.mark.parametrize("size", [0.0, 1e-15, 1e-30])
+def test_a_gradient_that_vanishes_moves_nothing(size: float) -> None:
+    for weights in matrices():
+        moved = stepped(partial(Muon, lr=1e-2), weights, [size * torch.randn_like(weights)])
+        torch.testing.assert_close(moved, weights, atol=1e-5, rtol=0)
 
 
 def test_singular_values_that_vanish_stay_finite() -> None:
-    """In squared form they would be lost in rounding, and grow without a bound."""
+    """More steps would amplify the rounding error of the Gram matrix: seven, to a norm of 100."""
     u, _, v = torch.linalg.svd(torch.randn(128, 128))
     (result,) = orthogonalised([u @ torch.logspace(0, -12, 128).diag() @ v])
     assert torch.linalg.matrix_norm(result, 2) < 1.25
@@ -106,12 +104,38 @@ def test_decay_shrinks_a_matrix() -> None:
     torch.testing.assert_close(result, 0.95 * weights)
 
 
-def test_groups_have_rates_of_their_own_and_parameters_without_a_gradient_stay() -> None:
-    fast, slow, unused = (nn.Parameter(torch.zeros(64, 64)) for _ in range(3))
-    fast.grad = slow.grad = torch.randn(64, 64)
-    Muon([{"params": [fast, unused]}, {"params": [slow], "lr": 1e-3}], lr=1e-2).step()
+def test_groups_have_settings_of_their_own_and_parameters_without_a_gradient_stay() -> None:
+    fast, slow, adams = (nn.Parameter(torch.zeros(64, 64)) for _ in range(3))
+    unused = nn.Parameter(torch.ones(64, 64))
+    fast.grad = slow.grad = adams.grad = torch.randn(64, 64)
+    groups = [
+        {"params": [fast, unused]},
+        {"params": [slow], "lr": 1e-3},
+        {"params": [adams], "min_side": 65},
+    ]
+    optimizer = Muon(groups, lr=1e-2, weight_decay=0.1)
+    copy.deepcopy(optimizer).step()
+    optimizer.step()
     torch.testing.assert_close(fast.detach(), 10 * slow.detach())
-    assert not unused.any()
+    torch.testing.assert_close(adams.detach(), -1e-2 * adams.grad.sign())  # as Adam's first step
+    assert torch.equal(unused.detach(), torch.ones(64, 64))
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 64), (0, 64), (64, 0)])
+def test_codebooks_and_empty_parameters_are_adamws(shape: tuple[int, ...]) -> None:
+    weight = nn.Parameter(torch.zeros(shape))
+    weight.grad = torch.ones(shape)
+    optimizer = Muon([weight])
+    optimizer.step()
+    assert "exp_avg" in optimizer.state[weight]
+
+
+def test_float64_keeps_its_precision() -> None:
+    matrix = torch.randn(64, 80, dtype=torch.float64)
+    (result,) = orthogonalised([matrix])
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    inside = u.mT @ result @ v.mT
+    torch.testing.assert_close(inside, inside.diagonal().diag(), atol=1e-10, rtol=0)
 
 
 def test_it_goes_on_from_its_state() -> None:
@@ -141,6 +165,9 @@ def test_it_goes_on_from_its_state() -> None:
     ("settings", "message"),
     [
         ({"betas": (0.9, 1.0)}, "betas=1.0 must be"),
+        ({"betas": (0.9,)}, r"betas=\(0.9,\) must be two numbers"),
+        ({"betas": 0.9}, "betas=0.9 must be two numbers"),
+        ({"eps": -1}, "eps=-1 must be > 0"),
         ({"weight_decay": -1}, "weight_decay=-1 must be ≥ 0"),
         ({"min_side": 0}, "min_side=0 must be"),
     ],
@@ -148,8 +175,3 @@ def test_it_goes_on_from_its_state() -> None:
 def test_what_is_out_of_range_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^optimizer.{message}"):
         Autoencoder(optimizer=partial(Muon, **settings))
-
-
-def test_its_gradients_are_clipped_in_bfloat16(composed: Compose, tmp_path: Path) -> None:
-    overrides = ("optimizer=muon", "trainer.gradient_clip_val=0.5", "trainer.precision=bf16-mixed")
-    assert training.train(composed("trainer.max_epochs=1", *overrides), tmp_path) < 1

@@ -16,6 +16,7 @@ from autoencoders import training
 from autoencoders.errors import UserError
 from autoencoders.models import Autoencoder
 from autoencoders.networks import MLP
+from autoencoders.optimizers import Muon
 from autoencoders.schedulers import warmup_cosine, warmup_cosine_factor
 
 STEPS = 5  # an epoch of the tiny data
@@ -30,11 +31,16 @@ def rates(composed: Compose, folder: Path, *overrides: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["adamw", "muon", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adam", "sgd"))]
+    "optimizer",
+    [
+        "adamw",
+        "muon optimizer.min_side=8",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("adam", "sgd")),
+    ],
 )
 def test_every_optimizer_trains(optimizer: str, composed: Compose, tmp_path: Path) -> None:
     def val_mse(name: str, lr: float) -> float:
-        chosen = [f"optimizer={optimizer}", f"optimizer.lr={lr}", "trainer.max_epochs=4"]
+        chosen = [*f"optimizer={optimizer}".split(), f"optimizer.lr={lr}", "trainer.max_epochs=4"]
         return training.train(composed(*TINY, *chosen), tmp_path / name)
 
     assert val_mse("trained", 1e-2) < 0.95 * val_mse("untrained", 1e-12)
@@ -127,7 +133,10 @@ def fitted(data: Any, folder: Path, trainer: dict[str, Any], **model: Any) -> tu
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize(
+    "optimizer",
+    [partial(torch.optim.AdamW, fused=True), partial(torch.optim.SGD, fused=True), partial(Muon, min_side=8)],
+)
 def test_gradients_are_clipped_at_every_precision(
     optimizer: Any, precision: str, composed: Compose, tmp_path: Path
 ) -> None:
@@ -142,8 +151,8 @@ def test_gradients_are_clipped_at_every_precision(
 
     data = training.build_data(composed())
     options = {"precision": precision, "gradient_clip_val": 0.5, "callbacks": [Norms()], "max_epochs": 1}
-    trainer, _ = fitted(data, tmp_path, options, optimizer=partial(optimizer, lr=1e-3, fused=True))
-    assert not trainer.optimizers[0].param_groups[0]["fused"]
+    trainer, _ = fitted(data, tmp_path, options, optimizer=partial(optimizer, lr=1e-3))
+    assert trainer.optimizers[0].param_groups[0]["fused"] == (optimizer.func is Muon)
     assert min(norms[::2]) > 1
     assert norms[1::2] == pytest.approx([0.5] * STEPS, rel=1e-2)
 

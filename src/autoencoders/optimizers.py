@@ -1,7 +1,7 @@
 """Muon for whole models: torch's own takes nothing but matrices."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,28 +12,28 @@ from torch.optim.adamw import adamw
 from autoencoders import checks
 
 # A quintic that takes singular values of 0..1 towards 1, fastest where they are small, and how often it is
-# applied (Jordan 2024). Applied more often, it would raise what float32 loses in a Gram matrix as well.
+# applied (Jordan 2024). More steps would amplify the rounding error of a Gram matrix.
 QUINTIC, STEPS = (3.4445, -4.7750, 2.0315), 5
-TINY = 1e-12  # the norm below which a matrix counts as zero, and is not scaled up to 1
-
+TINY = 1e-7  # the norm up to which a matrix is not scaled up to 1, as in torch's Muon
 Moved = tuple[Tensor, Tensor]  # a parameter and its gradient
 
 
 class Muon(Optimizer):
-    """Muon (Jordan 2024) for matrices and convolutions, AdamW for all other parameters.
+    """Muon (Jordan 2024) for large matrices and convolutions, AdamW for all other parameters.
 
     The update of a matrix is its momentum with all singular values brought near 1; a convolution is read as
-    the matrix (first dimension, all others). The update's root mean square is near the learning rate, as that
-    of Adam's first step is, so that one rate serves both parts (after Liu et al. 2025, §2.2).
+    the matrix (first dimension, all others). At full rank the update's root mean square is near the learning
+    rate, as that of Adam's first step is, so that one rate serves both parts (after Liu et al. 2025, §2.2,
+    without their factor of 0.2).
 
     Args:
         params: parameters, or groups of them with settings of their own.
         lr: learning rate, > 0.
         betas: of the momentum, in both parts, and of AdamW's squares, in [0, 1).
         weight_decay: decoupled, ≥ 0.
-        eps: AdamW's.
-        min_side: the smallest matrix that is Muon's. Smaller ones, such as the layers next to a small code,
-            are AdamW's: every direction of the code would be changed as much as any other.
+        eps: AdamW's, > 0.
+        min_side: the smallest side of a matrix that is updated with Muon, ≥ 1. The layers next to a small
+            code are better left to AdamW: Muon would change every direction of the code as much as any other.
 
     Raises:
         ValueError: a value is out of range.
@@ -48,14 +48,20 @@ class Muon(Optimizer):
         eps: float = 1e-8,
         min_side: int = 64,
     ) -> None:
-        checks.number("lr", lr, at_least=0)
-        for beta in betas:
-            checks.number("betas", beta, at_least=0, below=1)
-        checks.number("weight_decay", weight_decay, at_least=0)
-        checks.integer("min_side", min_side, at_least=1)
-        self.min_side = min_side
-        settings = {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay, "eps": eps}
-        super().__init__(params, settings | {"fused": True})  # tells torch to load AdamW's step to the device
+        settings = {
+            "lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "min_side": min_side,
+            "fused": True,  # has torch load AdamW's step to the device
+        }  # fmt: skip
+        super().__init__(params, settings)
+        for group in self.param_groups:
+            checks.number("lr", group["lr"], above=0)
+            if not isinstance(group["betas"], Sequence) or len(group["betas"]) != 2:
+                raise ValueError(f"betas={group['betas']} must be two numbers")
+            for beta in group["betas"]:
+                checks.number("betas", beta, at_least=0, below=1)
+            checks.number("weight_decay", group["weight_decay"], at_least=0)
+            checks.number("eps", group["eps"], above=0)
+            checks.integer("min_side", group["min_side"], at_least=1)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -67,14 +73,11 @@ class Muon(Optimizer):
             matrices, others = list[Moved](), list[Moved]()
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    kind = matrices if self._is_matrix(parameter) else others
+                    kind = matrices if _is_matrix(parameter, group["min_side"]) else others
                     kind.append((parameter, parameter.grad))
             self._step_matrices(matrices, group)
             self._step_others(others, group)
         return loss
-
-    def _is_matrix(self, parameter: Tensor) -> bool:
-        return parameter.ndim > 1 and min(len(parameter), parameter[0].numel()) >= self.min_side
 
     def _step_matrices(self, moved: list[Moved], group: dict[str, Any]) -> None:
         updates = []
@@ -83,7 +86,7 @@ class Muon(Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
             momentum = state["momentum"].lerp_(gradient, 1 - group["betas"][0])
-            updates.append(gradient.lerp(momentum, group["betas"][0]).flatten(1).float())  # Nesterov's
+            updates.append(gradient.lerp(momentum, group["betas"][0]).flatten(1))  # Nesterov's
         for (parameter, _), update in zip(moved, orthogonalised(updates), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.sub_(update.view_as(parameter), alpha=group["lr"] * max(update.shape) ** 0.5)
@@ -92,7 +95,7 @@ class Muon(Optimizer):
         for parameter, _ in moved:
             if not self.state[parameter]:
                 self.state[parameter] = {
-                    "step": torch.zeros((), device=parameter.device),
+                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
@@ -115,13 +118,19 @@ class Muon(Optimizer):
         )
 
 
-def orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
-    """The matrices with their singular values brought near 1 (unless tiny, to 0.7..1.2) by Newton-Schulz.
+def _is_matrix(parameter: Tensor, min_side: int) -> bool:
+    """Whether it is the weight of a linear layer or of a convolution of images, and large enough."""
+    return parameter.ndim in (2, 4) and min(len(parameter), parameter[:1].numel()) >= min_side
 
-    Each step multiplies X by a polynomial of its Gram matrix X Xᵀ. So the steps run on Gram matrices, which
-    are small, and on all of one size at once; then each X is multiplied by their product, once.
+
+def orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
+    """The matrices with their singular values brought to 0.7..1.2, except very small ones.
+
+    Each of Newton and Schulz's steps multiplies X by a polynomial of its Gram matrix X Xᵀ. So the steps run on
+    Gram matrices, which are small, and on all of one size at once; then each X is multiplied by their product.
     """
     wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.mT for matrix in matrices]
+    wide = [matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in wide]
     sizes = defaultdict(list)
     for index, matrix in enumerate(wide):
         sizes[len(matrix)].append(index)
