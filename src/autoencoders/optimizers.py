@@ -126,8 +126,9 @@ def _is_matrix(parameter: Tensor, min_side: int) -> bool:
 def orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
     """The matrices with their singular values brought to 0.7..1.2, except very small ones.
 
-    Each of Newton and Schulz's steps multiplies X by a polynomial of its Gram matrix X Xᵀ. So the steps run on
-    Gram matrices, which are small, and on all of one size at once; then each X is multiplied by their product.
+    Each of Newton and Schulz's steps multiplies X by a polynomial of its Gram matrix X Xᵀ. So the steps run
+    on Gram matrices, which are small, and on all of one size at once; then each X is multiplied by their
+    product.
     """
     wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.mT for matrix in matrices]
     wide = [matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in wide]
