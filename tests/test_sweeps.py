@@ -392,6 +392,12 @@ def test_points_of_several_seeds_are_their_mean_and_deviation(
     assert drawn == {"model=a": expected, "model=b": expected}
 
 
+def test_seeds_are_names_without_a_line_between_them() -> None:
+    rows = [sweeps.Row("", {"seed": seed}, "finished", {"m": 0.5}) for seed in ("0", "2")]
+    series = sweeps.series_of(rows, "m", None)
+    assert (series.x, series.numeric, list(series.points["m"])) == ("seed", False, ["0", "2"])
+
+
 @pytest.mark.slow
 def test_a_sweep_that_can_not_start_leaves_nothing(data_root: Path, tmp_path: Path) -> None:
     done = run("train.py", data_root, *sweep(data_root, tmp_path / "sweep", "model=vae,a_e"), ok=False)

@@ -341,7 +341,8 @@ class Series(NamedTuple):
 def series_of(done: Sequence[Row], metric: str, reference: str | None) -> Series:
     """The metric over the swept keys: one of them to the right, a line for each value of the others."""
     keys = [key for key in varying(done) if key != "seed"] or ["seed"]
-    numeric = [key for key in keys if all(number(row.overrides.get(key)) is not None for row in done)]
+    known = {key: [number(row.overrides.get(key)) for row in done] for key in keys if key != "seed"}
+    numeric = [key for key, values in known.items() if None not in values]  # a seed is a name, no quantity
     x = max(numeric or keys, key=lambda key: len({row.overrides.get(key) for row in done}))
     points: dict[str, dict[Any, list[Score]]] = {}
     for row in done:
