@@ -72,9 +72,12 @@ def table(results: Mapping[str, Any], short: bool = False) -> str:
             lines.append(
                 f"| {row['what']}{note} | {ours} | {row['against']} | {row['figure']:.3g}{mark} | {goal} |"
             )
-    machines = {_machine(results[name]["machine"]) for name in NAMES if name in results}
-    lines += ["", *(f"<sub>{values}</sub>" for values in sorted(machines))]
-    return "\n".join(lines)
+    machines = dict[str, list[str]]()
+    for name in NAMES:
+        if name in results:
+            machines.setdefault(_machine(results[name]["machine"]), []).append(f"`{name}`")
+    whose = [f"{', '.join(names)}: {values}" for values, names in machines.items()]
+    return "\n".join([*lines, "", f"<sub>{'<br>'.join(whose if len(whose) > 1 else machines)}</sub>"])
 
 
 def _machine(values: Mapping[str, str]) -> str:

@@ -55,6 +55,9 @@ def test_the_table_says_what_is_missed() -> None:
         "",
         "<sub>a CPU; 2 threads</sub>",
     ]
+    results["data"] = {"machine": {"cpu": "another"}, "rows": []}
+    last = "<sub>`step`: a CPU; 2 threads<br>`data`: another</sub>"
+    assert entry.table(results).splitlines()[-1] == last
 
 
 def test_every_benchmark_has_its_file() -> None:
