@@ -171,7 +171,7 @@ def test_a_training_says_what_it_is_about_to_do_and_what_comes_next(
     mse, gain = (json.loads((folder / "metrics.json").read_text())[f"test/{m}"] for m in ("mse", "gain_db"))
     assert f"  test       mse {mse:.5g}   mae " in out
     assert f" {abs(gain):.3g} dB {'better' if gain > 0 else 'worse'} than its input\n" in out
-    assert re.search(r"  next       python .*evaluate.py'? 'run=a run'\n", out)
+    assert re.search(r"  next       python ('[^']*evaluate.py'|\S*evaluate.py) 'run=a run'\n", out)
     assert out.count("a run") == 3  # where it goes, the figures, what is next
 
 
