@@ -54,8 +54,8 @@ format: $(READY) ## format the code
 reproduce: $(READY) ## reproduce the quick published results with one seed; writes docs/results.md (6 to 10 minutes)
 	$(BIN)/python -m autoencoders.ledger --quick --seeds 0
 
-reproduce-all: $(READY) ## reproduce all of them with three seeds (a night; continues if interrupted)
-	$(BIN)/python -m autoencoders.ledger
+reproduce-all: $(READY) ## reproduce all of them with three seeds (about ten hours; continues if interrupted)
+	$(BIN)/python -m autoencoders.ledger --seeds 0 1 2 --jobs 2
 
 bench: $(READY) ## measure the speed; writes docs/speed.md (20 to 30 minutes; nothing else should run)
 	$(BIN)/python -W ignore -m benchmarks $(ARGS)

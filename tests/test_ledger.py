@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -26,11 +27,14 @@ def test_every_entry_can_be_run(name: str, composed: Compose) -> None:
         cfg = composed(*command.split())
         training.build_model(cfg, training.build_data(cfg))
         training.build_data(composed(*command.split(), *entry.get("evaluate", "").split()))
-    assert set(entry) - {"differs", "each", "evaluate", "missed", "readme", "seeds", "start", "timed"} == {
+    optional = {"differs", "each", "evaluate", "missed", "readme", "seeds", "start", "timed", "trials"}
+    assert set(entry) - optional == {
         "title", "published", "source", "seen", "protocol", "better", "tolerance", "command", "value",
         "times", "quick",
     }  # fmt: skip
     assert entry["better"] in ("lower", "higher")
+    if "trials" in entry:
+        assert mean(entry["trials"]) == pytest.approx(entry["published"], abs=5e-4)
 
 
 def test_values_are_found_and_judged() -> None:
@@ -276,6 +280,24 @@ def test_the_readme_has_the_rows_that_are_marked_for_it_and_the_count_of_all() -
     assert ledger.entries()["denoising"]["seen"] is None
     unseen = {**MEASURED, "denoising": {"0": {"value": 0.01, "seconds": 9.0}}}
     assert "3 of 4 results are reached, 2 of them against" in ledger.short_table(unseen)
+
+
+def test_seeds_are_compared_with_published_trials() -> None:
+    entry = ledger.entries()["kmeans_accuracy"]  # 0.807 to 0.921, mean 0.879
+    near = {str(i): {"value": value - 0.01, "seconds": 9.0} for i, value in enumerate(entry["trials"])}
+    far = {str(i): {"value": 0.5 + i / 100, "seconds": 9.0} for i in range(5)}
+    few = {"0": far["0"]}
+    row = ledger.table({"kmeans_accuracy": near}).splitlines()[-1]
+    assert " | missed by 1.1%, within chance (" in row
+    assert "published trials 0.807 to 0.921, our seeds 0.797 to 0.911 (Mann-Whitney p = 0." in row
+    # all five are below all ten: 2 of the 15! / (10! 5!) orders are as far apart
+    assert ledger.by_chance(entry, far) == pytest.approx(2 / 3003)
+    assert "(Mann-Whitney p = 0.00067)" in ledger.table({"kmeans_accuracy": far})
+    assert ledger.by_chance(entry, few) is None
+    assert ledger.by_chance(ledger.entries()["code2"], far) is None
+    for results, more in ((near, True), (far, False), (few, False)):
+        count = ledger.short_table({**MEASURED, "kmeans_accuracy": results}).splitlines()[-1]
+        assert ("checked; 1 more are within chance of published trials: " in count) == more
 
 
 def test_a_row_for_comparison_is_neither_reached_nor_missed() -> None:
