@@ -1,10 +1,11 @@
-"""What can be told of devices without torch."""
+"""What can be told of devices without torch, and which jobs of a sweep run on which."""
 
 import time
+from pathlib import Path
 
 import pytest
 
-from autoencoders import devices
+from autoencoders import devices, jobs
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,36 @@ def test_cpu_seconds_grow() -> None:
     later, later_own = devices._cpu_seconds()
     assert later_own > own
     assert later >= busy
+
+
+@pytest.mark.parametrize(
+    ("max_parallel", "on_gpus", "expected"),
+    [
+        (None, [1, 1, 1, 1, 1], [{"0"}, {"1"}, {"2"}]),  # one each, the others wait
+        (None, [2, 2, 1], [{"0", "1"}]),  # only one is left, for a job that takes two
+        (5, [1, 1, 1, 1, 1], [{"0"}, {"1"}, {"2"}, {"0"}, {"1"}]),  # they share
+        (2, [3, 2], [{"0", "1", "2"}, {"0", "1"}]),
+        (2, [0, 0, 0], [set(), set()]),  # on the CPU
+    ],
+)
+def test_jobs_have_a_gpu_of_their_own_or_share_them_if_told_to(
+    max_parallel: int | None, on_gpus: list[int], expected: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "gpus", lambda: ["0", "1", "2"])
+    started: list[set[str]] = []
+    at_once: list[int] = []  # the number of jobs that had been started when the first of them ended
+
+    class Job(jobs.Job):
+        def start(self, devices: list[str], threads: int | None, log: bool) -> None:
+            self.devices = devices
+            started.append(set(devices))
+
+        def ended(self, stopping: bool) -> bool:
+            at_once.append(len(started))
+            return True
+
+    batch = [Job(Path("job"), [], "", False, max(1, number), number, False) for number in on_gpus]
+    monkeypatch.setattr(jobs, "_result", lambda job: "")
+    jobs.run(batch, max_parallel)
+    assert started[: at_once[0]] == expected
+    assert len(started) == len(batch)

@@ -203,22 +203,27 @@ def run(
 
     Args:
         jobs: what is to be run; afterwards each is finished, or has an error, or was pruned.
-        max_parallel: the most jobs at a time; None: as many as there are GPUs for, or one on a CPU.
+        max_parallel: the most jobs at a time, which share the GPUs if these are fewer; None: as many as have
+            GPUs of their own, or one on a CPU.
         should_prune: asked of every running job again and again; if so, the job is stopped.
         meanwhile: called again and again.
 
     Raises:
         Interrupted: this process was asked to stop; the running jobs were, too.
     """
-    free = deque(gpus())
-    limit = max_parallel or max(1, len(free))
+    load = dict.fromkeys(gpus(), 0)  # how many jobs each runs
+    limit = max_parallel or max(1, len(load))
     cores = os.cpu_count() or 1
     waiting, running = deque(job for job in jobs if not job.finished), list[Job]()
     with Interruption().listening() as interruption:
         while waiting or running:
-            while waiting and len(running) < limit and waiting[0].on_gpus <= len(free) and not interruption:
+            while waiting and len(running) < limit and not interruption:
+                devices = sorted(load, key=load.__getitem__)[: waiting[0].on_gpus]  # the least busy
+                if max_parallel is None and any(load[device] for device in devices):
+                    break
                 job = waiting.popleft()
-                devices = [free.popleft() for _ in range(job.on_gpus)]
+                for device in devices:
+                    load[device] += 1
                 threads = None if limit == 1 else max(1, cores // (limit * job.processes))
                 log = f" ({runs.near(job.folder / 'log.txt')})" if limit > 1 else ""
                 _say(job, f"[{' '.join(job.overrides)}] starts{log}")
@@ -231,7 +236,8 @@ def run(
                     job.signal(signal.SIGTERM)
                 if job.ended(stopping=bool(interruption)):
                     running.remove(job)
-                    free.extend(job.devices)
+                    for device in job.devices:
+                        load[device] -= 1
                     if not interruption:
                         _say(job, _result(job))
             if interruption:

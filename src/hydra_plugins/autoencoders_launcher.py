@@ -16,7 +16,8 @@ class ProcessLauncher(Launcher):
     """Runs each job as a `python train.py` in its own folder (see `autoencoders.jobs`).
 
     Args:
-        max_parallel: the most jobs at a time; None: as many as there are GPUs for, or one at a time on a CPU.
+        max_parallel: the most jobs at a time, which share the GPUs if these are fewer; None: as many as have
+            GPUs of their own, or one on a CPU.
     """
 
     def __init__(self, max_parallel: int | None = None) -> None:
