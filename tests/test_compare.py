@@ -189,10 +189,14 @@ def test_runs_that_differ_only_in_their_seed(
         compare.main([*compared, "beside=false", f"out={out}", f"data.root={data_root}"])
         about, said = json.loads((out / "compare.json").read_text()), capsys.readouterr().out
         told, page = about["trainings"]["only_the_seed"], (out / "compare.html").read_text()
+        unfinished = [
+            f"{name} has not finished its training" for name, run in about["runs"].items() if run == runs[3]
+        ]
+        assert about["notes"] == unfinished
         assert (sentence in said) == (sentence in page) == bool(told) == (whom is not None)
         if whom is not None:
             assert told[0].startswith(whom.format(*about["runs"]) + sentence)
-            assert f"test images.\n{told[0]}\n" in said
+            assert f"\n{told[0]}\n" in said
             assert ("Another seed of the training may change that." in said) == ("These" not in told[0])
             assert f'<p class="sentence">{escape(told[0])}</p>' in page
 
@@ -252,6 +256,7 @@ def test_runs_with_the_same_settings(made: Path, data_root: Path, tmp_path: Path
         ),
         ("DENOISER CLOTHES", "was trained on FashionMNIST and"),
         ("DENOISER EMPTY", "is not a run folder"),
+        ("DENOISER SCORES", "is not a run folder: it has no .hydra/config.yaml"),
     ],
 )
 def test_what_can_not_be_compared_is_said_in_one_line(
@@ -262,6 +267,8 @@ def test_what_can_not_be_compared_is_said_in_one_line(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(made / "denoiser")
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "metrics.json").write_text('{"reconstruction": {"model": {"mse": 0.1}}}')
     known = {name.upper(): str(made / name) for name in ("denoiser", "colorizer", "clothes")}
     known |= {
         "AROUND": str(made),
@@ -269,11 +276,16 @@ def test_what_can_not_be_compared_is_said_in_one_line(
         "DENOISER/": f"{made / 'denoiser'}/",
         "LINK": "link",
     }
-    known |= {"EMPTY": "empty", "out=FILE": "out=file", "out=FILE/in/it": "out=file/in/it"}
+    known |= {
+        "EMPTY": "empty",
+        "SCORES": "scores",
+        "out=FILE": "out=file",
+        "out=FILE/in/it": "out=file/in/it",
+    }
     line = line_of(lambda: compare.main([known.get(word, word) for word in words.split()]))
     assert line is not None
     assert message in line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "link"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "link", "scores"]
 
 
 def answer(higher: bool = False, **values: float) -> str:
@@ -303,7 +315,15 @@ def test_the_best_is_told_with_what_is_within_chance() -> None:
     )
     best, without = answer(higher=True, a=0.4, b=0.1, filter=0.5, copy=0.3).split(". ")
     assert best.startswith("a has the largest structural similarity, 0.4: better than b (0.1), beyond chance")
-    assert without == "filter, without any of them, is better: 0.5."
+    assert without == "A reference is better: filter (0.5)."
+
+
+def test_k_means_is_not_said_to_be_a_model_s_own_clusters() -> None:
+    right = {"a": np.arange(40) < 24, "b": np.arange(40) < 4}
+    scores = {run: {"accuracy": intervals.Mean(of.astype(np.float32))} for run, of in right.items()}
+    found = headline.answer("clustering", scores, ["a", "b"], 40)
+    assert found is not None
+    assert found.sentence.startswith("a has the largest accuracy of k-means on the code, 60 %: ")
 
 
 def test_nothing_is_called_the_best_where_it_is_not_known_what_is_better() -> None:

@@ -119,7 +119,8 @@ def test_a_deleted_folder_is_named(
     assert not folder.exists()
 
 
-def test_a_folder_has_one_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpoint", ["last", "best"])  # that of a training without a step is the best one
+def test_a_folder_has_one_run(checkpoint: str, tmp_path: Path) -> None:
     """... in one process at a time; its own run may go on in it, no other may take its place."""
     folder = tmp_path / "run"
     held = runs.lock(folder, resumed=False)
@@ -127,7 +128,7 @@ def test_a_folder_has_one_run(tmp_path: Path) -> None:
         runs.lock(folder, resumed=True)
     held.release()
     (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "last.ckpt").touch()
+    (folder / "checkpoints" / f"{checkpoint}.ckpt").touch()
     with pytest.raises(UserError, match=f"{folder} holds a run: resume it with: python train.py resume="):
         runs.lock(folder, resumed=False)
     runs.lock(folder, resumed=True).release()

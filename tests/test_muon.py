@@ -161,11 +161,22 @@ def test_it_goes_on_from_its_state() -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_it_says_which_part_of_the_parameters_is_its_own() -> None:
+    layers = nn.Linear(8, 10), nn.Linear(4, 8)  # 80 + 10 and 32 + 8 numbers
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    assert Muon(parameters, min_side=8).division() == (
+        "Muon for 1 layer, 62% of all parameters; AdamW for the others"  # 80 of 130
+    )
+    assert Muon(parameters, min_side=4).division().startswith("Muon for 2 layers, 86% of ")
+    assert Muon(parameters, min_side=11).division().startswith("AdamW alone: ")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"betas": (0.9, 1.0)}, "betas=1.0 must be"),
+        ({"betas": (0.9, 1.0)}, r"betas=\(0.9, 1.0\) must be two numbers ≥ 0 and < 1"),
         ({"betas": (0.9,)}, r"betas=\(0.9,\) must be two numbers"),
+        ({"betas": (0.9, "x")}, r"betas=\(0.9, 'x'\) must be two numbers"),
         ({"betas": 0.9}, "betas=0.9 must be two numbers"),
         ({"eps": -1}, "eps=-1 must be > 0"),
         ({"weight_decay": -1}, "weight_decay=-1 must be ≥ 0"),

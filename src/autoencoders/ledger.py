@@ -287,7 +287,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--jobs", type=jobs_argument, default=1, help="runs side by side, which distorts their times"
     )
     parser.add_argument(
-        "--out", type=folder_argument, default=REPOSITORY / "runs" / "ledger", help="folder of the runs"
+        "--out",
+        type=folder_argument,
+        default=REPOSITORY / "runs" / "ledger",
+        help="folder of the runs; the tables are written in any case",
     )
     chosen = parser.parse_args(arguments)
     if equals := [name for name in chosen.entries if "=" in name]:

@@ -55,13 +55,26 @@ class Muon(Optimizer):
         super().__init__(params, settings)
         for group in self.param_groups:
             checks.number("lr", group["lr"], above=0)
-            if not isinstance(group["betas"], Sequence) or len(group["betas"]) != 2:
-                raise ValueError(f"betas={group['betas']} must be two numbers")
-            for beta in group["betas"]:
-                checks.number("betas", beta, at_least=0, below=1)
+            betas = group["betas"]
+            pair = isinstance(betas, Sequence) and len(betas) == 2
+            if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
+                raise ValueError(f"betas={betas} must be two numbers ≥ 0 and < 1")
             checks.number("weight_decay", group["weight_decay"], at_least=0)
             checks.number("eps", group["eps"], above=0)
             checks.integer("min_side", group["min_side"], at_least=1)
+
+    def division(self) -> str:
+        """Which part of the parameters is Muon's, in words."""
+        matrices, others = list[Tensor](), list[Tensor]()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                kind = matrices if _is_matrix(parameter, group["min_side"]) else others
+                kind.append(parameter)
+        if not matrices:
+            return "AdamW alone: no layer is as large as min_side on both sides, which Muon would train"
+        numbers, rest = (sum(parameter.numel() for parameter in kind) for kind in (matrices, others))
+        layers = f"{len(matrices)} layer{'s' * (len(matrices) > 1)}"
+        return f"Muon for {layers}, {numbers / (numbers + rest):.0%} of all parameters; AdamW for the others"
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -266,7 +266,7 @@ def lock(folder: Path, resumed: bool) -> FileLock:
         file_lock.acquire(blocking=False)
     except Timeout:
         raise UserError(f"another process is training in {folder}") from None
-    if not resumed and (folder / "checkpoints" / "last.ckpt").is_file():
+    if not resumed and any((folder / "checkpoints" / f"{name}.ckpt").is_file() for name in ("last", "best")):
         resume = to_paste("python", script_path("train.py"), f"resume={folder}")
         raise UserError(f"{folder} holds a run: resume it with: {resume}, or choose another hydra.run.dir")
     return file_lock
@@ -316,12 +316,12 @@ def read_run(run: Path, trust: bool, trusting: str = "") -> DictConfig:
     """
     if not run.is_dir():
         raise UserError(f"no run folder {run}")
-    untrusted.check_run(run)
-    if not (run / CONFIG).is_file():
+    if not (run / CONFIG).exists():
         _refuse_exported(run)
         if inside := sorted(path.parents[1] for path in run.glob(f"*/{CONFIG}")):
             raise UserError(f"{run} is not a run folder but holds some: name one, such as {inside[0]}")
         raise UserError(f"{run} is not a run folder: it has no {CONFIG}")
+    untrusted.check_run(run)
     config = untrusted.read_config(run / CONFIG, trust, trusting)
     if not trust:
         config.init = None

@@ -17,6 +17,7 @@ from autoencoders.data import ImageDataModule
 from autoencoders.loggers import RunLogger
 from autoencoders.models import BaseModel
 from autoencoders.networks import parameter_count
+from autoencoders.optimizers import Muon
 from autoencoders.progress import in_epochs
 
 A_LINE = 4  # scores
@@ -42,6 +43,9 @@ class Introduction(Callback):
                 say("corruption", _name(data.corruption))
         say("model", _model(pl_module))
         say("training", _training(trainer))
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, Muon):
+                say("optimizer", optimizer.division())
         say("folder", str(runs.near(self.folder)))
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):

@@ -298,7 +298,8 @@ def why_it_ended(trainer: Trainer, callbacks: Sequence[Callback], begun: int) ->
             f"trainer.max_steps={trainer.max_steps}: trainer.max_epochs=-1 is no limit"
         )
     if begun and trainer.global_step == begun:
-        return "nothing was left to train: a larger trainer.max_epochs continues it"
+        limit = "max_steps" if trainer.global_step == trainer.max_steps else "max_epochs"
+        return f"nothing was left to train: a larger trainer.{limit} continues it"
     return None
 
 

@@ -50,7 +50,10 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     models = dict(zip(names, map(model_of, options.runs, configs), strict=True))
     chosen = {word.lstrip("+~").partition("=")[0] for word in options.overrides}
     check_images(options.runs, list(models.values()), configs, data, chosen)
-    notes, tested_on = list(differing(names, configs, of_data, data)), _described(data)
+    folders = zip(names, options.runs, configs, strict=True)
+    trained = {name: trainings.read(run, config) for name, run, config in folders}
+    unfinished = [f"{name} has not finished its training" for name, of in trained.items() if of.unfinished]
+    notes, tested_on = [*unfinished, *differing(names, configs, of_data, data)], _described(data)
     for note in notes:
         print(f"note: {note}", flush=True)
     subjects = {name: Subject(model, data) for name, model in models.items()}
@@ -72,13 +75,11 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
         print(f"\nminus {names[0]}\n{table(differences[group], page_of.difference_text)}", flush=True)
     found = list(sentences(differences))
     answers = {group: told for group, rows in scores.items() if (told := answer(group, rows, names, count))}
-    folders = zip(names, options.runs, configs, strict=True)
-    trained = {name: trainings.read(run, config) for name, run, config in folders}
     told_first, alike = [told.sentence for told in answers.values()], trainings.alike_but_for_seeds(trained)
     by_seed = trainings.only_the_seed(alike, len(names))
     of_seeds = [*by_seed]
     if any(told.alone for told in answers.values()) and alike != [names]:
-        of_seeds.append("Another seed of the training may change that.")
+        of_seeds.insert(0, "Another seed of the training may change that.")
     print(f"\nagainst {names[0]}", *found, "", *told_first, *of_seeds, "", sep="\n")
 
     out = options.out

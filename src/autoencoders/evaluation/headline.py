@@ -198,7 +198,8 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
     if not shared:
         return None
     other = Metric(group, shared[0], shared[0])
-    metric = next((known for known in METRICS if known.group == group and known.name in shared), other)
+    told = (known for known in METRICS if (known.group, known.row) == (group, "model"))
+    metric = next((known for known in told if known.name in shared), other)
     values = {run: scores[run][metric.name] for run in runs}
     best, *others = sorted(runs, key=lambda run: values[run], reverse=not metric.smaller_is_better)
     differences = {run: intervals.difference(values[run], values[best], count) for run in others}
@@ -218,7 +219,7 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
         said += f"; {_listed(far, beside)} worse beyond chance." if far else "."
     without = _best_reference({group: {row: of for row, of in scores.items() if row not in runs}}, metric)
     if without and metric.better(without[1], values[best]):
-        said += f" {without[0]}, without any of them, is better: {_short(without[1], metric)}."
+        said += f" A reference is better: {without[0]} ({_short(without[1], metric)})."
     return Answer(metric.name, said, alone=not near)
 
 

@@ -33,6 +33,10 @@ class Training(NamedTuple):
     trained: dict[str, float]  # those of TRAINED that are known: nothing of a run that is not finished
     exported: bool  # if so, its settings lack the parts that exporting leaves out
 
+    @property
+    def unfinished(self) -> bool:
+        return not self.trained and not self.exported
+
     def tells(self, key: str) -> bool:
         return not (self.exported and key.partition(".")[0] in exported.LEFT_OUT)
 
