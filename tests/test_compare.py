@@ -19,7 +19,7 @@ from PIL import Image
 
 import autoencoders
 from autoencoders import compare, pages
-from autoencoders.evaluation import headline, intervals
+from autoencoders.evaluation import comparison, headline, intervals
 from autoencoders.export import folder as exported
 
 PLOTLY = str(pages.asset("plotly-basic.min.js"))
@@ -197,7 +197,7 @@ def test_runs_that_differ_only_in_their_seed(
         if whom is not None:
             assert told[0].startswith(whom.format(*about["runs"]) + sentence)
             assert f"\n{told[0]}\n" in said
-            assert ("Another seed of the training may change that." in said) == ("These" not in told[0])
+            assert ("Another seed of the training may change that" in said) == ("These" not in told[0])
             assert f'<p class="sentence">{escape(told[0])}</p>' in page
 
 
@@ -316,6 +316,17 @@ def test_the_best_is_told_with_what_is_within_chance() -> None:
     best, without = answer(higher=True, a=0.4, b=0.1, filter=0.5, copy=0.3).split(". ")
     assert best.startswith("a has the largest structural similarity, 0.4: better than b (0.1), beyond chance")
     assert without == "A reference is better: filter (0.5)."
+
+
+def test_what_another_seed_changes_is_told_of_the_score_that_was_won_by() -> None:
+    won, drawn = (headline.Answer("mse", "", alone) for alone in (True, False))
+    scores = {"reconstruction": {"a": {"mse": 0.02}, "b": {"mse": 0.0208}, "c": {"mse": 0.5}}}
+    told = comparison.what_a_seed_changes
+    assert told({"reconstruction": won}, scores, [["a", "b"]]) == [
+        "Another seed of the training may change that: here, a seed alone changes the score by up to 0.0008."
+    ]
+    assert told({"reconstruction": won}, scores, []) == ["Another seed of the training may change that."]
+    assert told({"reconstruction": drawn}, scores, [["a", "b"]]) == []
 
 
 def test_k_means_is_not_said_to_be_a_model_s_own_clusters() -> None:

@@ -19,7 +19,7 @@ from autoencoders.config import class_name
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, one_line, suggest
 from autoencoders.evaluation import groups_of, intervals, report, table, trainings
-from autoencoders.evaluation.headline import answer, smaller_is_better
+from autoencoders.evaluation.headline import Answer, answer, smaller_is_better
 from autoencoders.evaluation.intervals import Mean
 from autoencoders.evaluation.restoration import Restorers, reconstruction, unaided
 from autoencoders.evaluation.subject import Scores, Subject
@@ -78,8 +78,8 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     told_first, alike = [told.sentence for told in answers.values()], trainings.alike_but_for_seeds(trained)
     by_seed = trainings.only_the_seed(alike, len(names))
     of_seeds = [*by_seed]
-    if any(told.alone for told in answers.values()) and alike != [names]:
-        of_seeds.insert(0, "Another seed of the training may change that.")
+    if alike != [names]:
+        of_seeds[:0] = what_a_seed_changes(answers, scores, alike)
     print(f"\nagainst {names[0]}", *found, "", *told_first, *of_seeds, "", sep="\n")
 
     out = options.out
@@ -239,6 +239,25 @@ def _setting(key: str, value: Any) -> str:
         arguments = ", ".join(f"{k}={v}" for k, v in value.items() if k != "_target_")
         value = f"{class_name(value)}({arguments})"
     return f"{key}={value}"
+
+
+def what_a_seed_changes(
+    answers: Mapping[str, Answer], scores: Mapping[str, Scores], alike: Sequence[Sequence[str]]
+) -> list[str]:
+    """That another seed may have another run win, if one wins; and by how much seeds change the score, as far
+    as some of the runs differ only in theirs.
+
+    Args:
+        alike: the names of each set of runs that do.
+    """
+    won = next(((group, told.metric) for group, told in answers.items() if told.alone), None)
+    if won is None:
+        return []
+    group, metric = won
+    values = [[float(scores[group][name][metric]) for name in names] for names in alike]
+    change = max((max(of) - min(of) for of in values), default=None)
+    known = "" if change is None else f": here, a seed alone changes the score by up to {change:.2g}"
+    return [f"Another seed of the training may change that{known}."]
 
 
 def scores_of(
