@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from autoencoders import jobs, training
 from autoencoders import progress as progress_module
 from autoencoders.callbacks import Pictures
+from autoencoders.errors import UserError
 from autoencoders.film import Film
 from autoencoders.models import Autoencoder
 from autoencoders.progress import Bar, EpochLines, duration, progress
@@ -48,6 +49,22 @@ def test_early_stopping_stops(composed: Compose, tmp_path: Path) -> None:
 def test_an_epoch_that_ends_early_is_counted_in_part(composed: Compose, tmp_path: Path) -> None:
     training.train(composed(*SMALL, "trainer.max_epochs=-1", "trainer.max_steps=7"), tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] == 1.4  # of 5 steps
+
+
+def test_a_run_is_resumed_to_no_fewer_steps_than_it_has(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {n: composed(*SMALL, "trainer.max_epochs=-1", f"trainer.max_steps={n}") for n in (6, 7, 9)}
+    training.train(asked[7], tmp_path)
+    with pytest.raises(UserError, match=f"trainer.max_steps=6 is less than the 7 steps of {tmp_path}"):
+        training.train(asked[6], tmp_path)
+    capsys.readouterr()
+    for steps, epochs in ((7, 1.4), (9, 1.8)):  # of 5 steps
+        training.train(asked[steps], tmp_path)
+        nothing = "nothing was left to train: a larger trainer.max_steps continues it\n"
+        assert (nothing in capsys.readouterr().out) == (steps == 7)
+        metrics = json.loads((tmp_path / "metrics.json").read_text())
+        assert (metrics["epochs"], metrics["steps"]) == (epochs, steps)
 
 
 def test_early_stopping_follows_the_objective(composed: Compose) -> None:

@@ -319,7 +319,7 @@ def test_the_best_is_told_with_what_is_within_chance() -> None:
 
 
 def test_what_another_seed_changes_is_told_of_the_score_that_was_won_by() -> None:
-    won, drawn = (headline.Answer("mse", "", alone) for alone in (True, False))
+    won, drawn = (headline.Answer("mse", "", beyond_chance) for beyond_chance in (True, False))
     scores = {"reconstruction": {"a": {"mse": 0.02}, "b": {"mse": 0.0208}, "c": {"mse": 0.5}}}
     told = comparison.what_a_seed_changes
     assert told({"reconstruction": won}, scores, [["a", "b"]]) == [

@@ -71,7 +71,8 @@ class Muon(Optimizer):
                 kind = matrices if _is_matrix(parameter, group["min_side"]) else others
                 kind.append(parameter)
         if not matrices:
-            return "AdamW alone: no layer is as large as min_side on both sides, which Muon would train"
+            sides = min(group["min_side"] for group in self.param_groups)
+            return f"AdamW alone: Muon takes layers of at least {sides} on both sides (optimizer.min_side)"
         numbers, rest = (sum(parameter.numel() for parameter in kind) for kind in (matrices, others))
         layers = f"{len(matrices)} layer{'s' * (len(matrices) > 1)}"
         return f"Muon for {layers}, {numbers / (numbers + rest):.0%} of all parameters; AdamW for the others"

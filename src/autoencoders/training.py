@@ -114,7 +114,14 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
         devices.say_if_cores_are_busy(trainer.strategy.root_device.type)
     ranks = Ranks(trainer.strategy.launcher)
     # A run that was killed before its first checkpoint starts from the beginning.
-    resumed = last.path if last.path.is_file() else None
+    resumed, begun = None, None
+    if last.path.is_file():
+        # Also since torch itself takes a damaged one.
+        resumed, begun = last.path, untrusted.read_checkpoint(last.path, trust=cfg.trust)["global_step"]
+        if 0 <= trainer.max_steps < begun:
+            raise UserError(
+                f"trainer.max_steps={trainer.max_steps} is less than the {begun} steps of {folder}"
+            )
     silent = trainer.fast_dev_run  # type: ignore[attr-defined]
     chosen = {} if silent else chosen_loggers(cfg)
     trainer.loggers = build_loggers(chosen, folder, shareable(cfg), resume=resumed is not None)
@@ -123,12 +130,8 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
     try:
         if trainer.is_global_zero:
             describe(model, folder, loggers)
-        begun = 0
-        if resumed:
-            # Also since torch itself takes a damaged one.
-            begun = untrusted.read_checkpoint(resumed, trust=cfg.trust)["global_step"]
-            if trainer.is_global_zero:
-                print(f"resuming after step {begun}", flush=True)
+        if resumed and trainer.is_global_zero:
+            print(f"resuming after step {begun}", flush=True)
         trainer.fit(model, data, ckpt_path=resumed, weights_only=not cfg.trust)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if trainer.is_global_zero and (why := why_it_ended(trainer, callbacks, begun)):
@@ -188,11 +191,11 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], interruption
 
 def _epochs(trainer: Trainer) -> float:
     """How many it has trained: where it ended within one, that in part."""
-    whole, batches = trainer.current_epoch, trainer.num_training_batches
+    batches = trainer.num_training_batches
     if not batches or math.isinf(batches):
-        return whole
-    share = trainer.fit_loop.epoch_loop.batch_progress.current.completed / batches
-    return round(whole - 1 + share, 2) if 0 < share < 1 else whole
+        return trainer.current_epoch
+    epochs = trainer.fit_loop.epoch_loop.batch_progress.total.completed / batches
+    return int(epochs) if epochs.is_integer() else round(epochs, 2)
 
 
 def _metrics(trainer: Trainer) -> dict[str, float]:
@@ -281,11 +284,11 @@ def initialize(model: torch.nn.Module, source: Path) -> None:
         print(f"init: {len(fits)} of {len(own)} tensors from {path}{others}")
 
 
-def why_it_ended(trainer: Trainer, callbacks: Sequence[Callback], begun: int) -> str | None:
+def why_it_ended(trainer: Trainer, callbacks: Sequence[Callback], begun: int | None) -> str | None:
     """Why training has ended, where that is not its last step.
 
     Args:
-        begun: the step after which it was resumed.
+        begun: the step after which it was resumed, if it was.
     """
     for callback in callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
@@ -297,7 +300,7 @@ def why_it_ended(trainer: Trainer, callbacks: Sequence[Callback], begun: int) ->
             f"ended after trainer.max_epochs={trainer.max_epochs}, before "
             f"trainer.max_steps={trainer.max_steps}: trainer.max_epochs=-1 is no limit"
         )
-    if begun and trainer.global_step == begun:
+    if trainer.global_step == begun:
         limit = "max_steps" if trainer.global_step == trainer.max_steps else "max_epochs"
         return f"nothing was left to train: a larger trainer.{limit} continues it"
     return None

@@ -244,16 +244,16 @@ def _setting(key: str, value: Any) -> str:
 def what_a_seed_changes(
     answers: Mapping[str, Answer], scores: Mapping[str, Scores], alike: Sequence[Sequence[str]]
 ) -> list[str]:
-    """That another seed may have another run win, if one wins; and by how much seeds change the score, as far
-    as some of the runs differ only in theirs.
+    """That another seed may change what is said to be beyond chance, if anything is; and by how much seeds
+    change the score, as far as some of the runs differ only in theirs.
 
     Args:
         alike: the names of each set of runs that do.
     """
-    won = next(((group, told.metric) for group, told in answers.items() if told.alone), None)
-    if won is None:
+    said = next(((group, told.metric) for group, told in answers.items() if told.beyond_chance), None)
+    if said is None:
         return []
-    group, metric = won
+    group, metric = said
     values = [[float(scores[group][name][metric]) for name in names] for names in alike]
     change = max((max(of) - min(of) for of in values), default=None)
     known = "" if change is None else f": here, a seed alone changes the score by up to {change:.2g}"
@@ -280,7 +280,8 @@ def scores_of(
             raise UserError(f"groups={group}: {name} has no such scores to compare: {suggest(group, there)}")
         of_subject = known[group.replace("_", " ")](subject)
         scores[name] = of_subject.pop("model")
-        others |= of_subject if with_others else {}
+        of_the_model = {"model, whitened": f"{name}, whitened", "own clusters": f"{name}, own clusters"}
+        others |= {of_the_model.get(row, row): of for row, of in of_subject.items()} if with_others else {}
     return scores | {row: of for row, of in others.items() if row not in scores}
 
 

@@ -182,7 +182,7 @@ class Answer(NamedTuple):
 
     metric: str
     sentence: str
-    alone: bool  # no other is within chance of it
+    beyond_chance: bool  # whether it says so of a difference
 
 
 def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answer | None:
@@ -217,10 +217,11 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
         said += f", but {_listed(near, beside)} within chance of it {same}"
         far = [run for run in others if run not in near]
         said += f"; {_listed(far, beside)} worse beyond chance." if far else "."
-    without = _best_reference({group: {row: of for row, of in scores.items() if row not in runs}}, metric)
+    of_runs = (*runs, *(f"{run}, {row}" for run in runs for row in ("whitened", "own clusters")))
+    without = _best_reference({group: {row: of for row, of in scores.items() if row not in of_runs}}, metric)
     if without and metric.better(without[1], values[best]):
         said += f" A reference is better: {without[0]} ({_short(without[1], metric)})."
-    return Answer(metric.name, said, alone=not near)
+    return Answer(metric.name, said, beyond_chance=len(near) < len(others))
 
 
 def _listed(names: Sequence[str], beside: Mapping[str, str]) -> str:
