@@ -320,11 +320,18 @@ def test_the_best_is_told_with_what_is_within_chance() -> None:
 
 def test_what_another_seed_changes_is_told_of_the_score_that_was_won_by() -> None:
     won, drawn = (headline.Answer("mse", "", beyond_chance) for beyond_chance in (True, False))
-    scores = {"reconstruction": {"a": {"mse": 0.02}, "b": {"mse": 0.0208}, "c": {"mse": 0.5}}}
+    scores: dict[str, Any] = {
+        "reconstruction": {"a": {"mse": 0.02}, "b": {"mse": 0.0208}, "c": {"mse": 0.5}},
+        "clustering": {"a": {"accuracy": 0.5}, "b": {"accuracy": 0.7}, "c": {"accuracy": 0.1}},
+    }
     told = comparison.what_a_seed_changes
-    assert told({"reconstruction": won}, scores, [["a", "b"]]) == [
-        "Another seed of the training may change that: here, a seed alone changes the score by up to 0.0008."
+    assert told({"reconstruction": won, "clustering": drawn}, scores, [["a", "b"]]) == [
+        "Another seed of the training may change that: here, a seed alone changes mse by up to 0.0008."
     ]
+    (both,) = told(
+        {"reconstruction": won, "clustering": won._replace(metric="accuracy")}, scores, [["a", "b"]]
+    )
+    assert both.endswith(" a seed alone changes mse by up to 0.0008 and accuracy by up to 0.2.")
     assert told({"reconstruction": won}, scores, []) == ["Another seed of the training may change that."]
     assert told({"reconstruction": drawn}, scores, [["a", "b"]]) == []
 

@@ -250,14 +250,14 @@ def what_a_seed_changes(
     Args:
         alike: the names of each set of runs that do.
     """
-    said = next(((group, told.metric) for group, told in answers.items() if told.beyond_chance), None)
-    if said is None:
-        return []
-    group, metric = said
-    values = [[float(scores[group][name][metric]) for name in names] for names in alike]
-    change = max((max(of) - min(of) for of in values), default=None)
-    known = "" if change is None else f": here, a seed alone changes the score by up to {change:.2g}"
-    return [f"Another seed of the training may change that{known}."]
+    said = [(group, told.metric) for group, told in answers.items() if told.beyond_chance]
+    changes = list[str]()
+    for group, metric in said:
+        values = [[float(scores[group][name][metric]) for name in names] for names in alike]
+        if values:
+            changes.append(f"{metric} by up to {max(max(of) - min(of) for of in values):.2g}")
+    known = f": here, a seed alone changes {' and '.join(changes)}" if changes else ""
+    return [f"Another seed of the training may change that{known}."] if said else []
 
 
 def scores_of(
