@@ -206,5 +206,5 @@ def test_a_stopped_run_of_own_modules_says_what_to_paste(own: Path, data_root: P
     out, _ = process.communicate(timeout=60)
     (line,) = [line for line in out.splitlines() if "resume with: " in line]
     pasted = shlex.split(line.partition("resume with: ")[2])
-    assert pasted[:2] == ["python", "train.py"]
+    assert (pasted[0], Path(pasted[1])) == ("python", tiny.REPOSITORY / "train.py")
     run("train.py", data_root, *pasted[2:], "trainer.max_epochs=1", cwd=own)
