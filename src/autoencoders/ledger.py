@@ -95,8 +95,7 @@ def by_chance(entry: Mapping[str, Any], results: Results) -> float | None:
     """
     if "trials" not in entry or len(results) < FEW:
         return None
-    ours = [result["value"] for result in results.values()]
-    return float(mannwhitneyu(ours, entry["trials"]).pvalue)
+    return float(mannwhitneyu(_values(results), entry["trials"]).pvalue)
 
 
 def _within_chance(entry: Mapping[str, Any], results: Results) -> bool:
@@ -176,7 +175,7 @@ def _quoted(entry: Mapping[str, Any]) -> str:
 
 
 def _mean(results: Results) -> str:
-    values = [result["value"] for result in results.values()]
+    values = _values(results)
     spread = f" ± {stdev(values):.2g} ({len(values)} seeds)" if len(values) > 1 else " (one seed)"
     return f"**{mean(values):.4g}**{spread}"
 
@@ -209,8 +208,8 @@ def _verdict(entry: Mapping[str, Any], results: Results) -> str:
 def _trials(entry: Mapping[str, Any], results: Results) -> Iterator[str]:
     """The published trials beside our seeds."""
     if (p := by_chance(entry, results)) is not None:
-        ours = [result["value"] for result in results.values()]
-        ranges = [f"{min(values):.3g} to {max(values):.3g}" for values in (entry["trials"], ours)]
+        both = entry["trials"], _values(results)
+        ranges = [f"{min(values):.3g} to {max(values):.3g}" for values in both]
         yield f"published trials {ranges[0]}, our seeds {ranges[1]} (Mann-Whitney p = {p:.2g})"
 
 
@@ -223,7 +222,11 @@ def line(name: str, entry: Mapping[str, Any], seed: int, result: Mapping[str, An
 
 
 def _ours(results: Results) -> float:
-    return mean(result["value"] for result in results.values())
+    return mean(_values(results))
+
+
+def _values(results: Results) -> list[float]:
+    return [result["value"] for result in results.values()]
 
 
 def _seconds(results: Results) -> str:

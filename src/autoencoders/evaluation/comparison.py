@@ -19,7 +19,7 @@ from autoencoders.config import class_name
 from autoencoders.data import ImageDataModule
 from autoencoders.errors import UserError, one_line, suggest
 from autoencoders.evaluation import groups_of, intervals, report, table, trainings
-from autoencoders.evaluation.headline import Answer, answer, smaller_is_better
+from autoencoders.evaluation.headline import Answer, answer, compared, smaller_is_better
 from autoencoders.evaluation.intervals import Mean
 from autoencoders.evaluation.restoration import Restorers, reconstruction, unaided
 from autoencoders.evaluation.subject import Scores, Subject
@@ -77,9 +77,7 @@ def compare(options: Options, configs: Sequence[DictConfig], of_data: DictConfig
     answers = {group: told for group, rows in scores.items() if (told := answer(group, rows, names, count))}
     told_first, alike = [told.sentence for told in answers.values()], trainings.alike_but_for_seeds(trained)
     by_seed = trainings.only_the_seed(alike, len(names))
-    of_seeds = [*by_seed]
-    if alike != [names]:
-        of_seeds[:0] = what_a_seed_changes(answers, scores, alike)
+    of_seeds = [*(what_a_seed_changes(answers, scores, alike) if alike != [names] else []), *by_seed]
     print(f"\nagainst {names[0]}", *found, "", *told_first, *of_seeds, "", sep="\n")
 
     out = options.out
@@ -280,8 +278,7 @@ def scores_of(
             raise UserError(f"groups={group}: {name} has no such scores to compare: {suggest(group, there)}")
         of_subject = known[group.replace("_", " ")](subject)
         scores[name] = of_subject.pop("model")
-        of_the_model = {"model, whitened": f"{name}, whitened", "own clusters": f"{name}, own clusters"}
-        others |= {of_the_model.get(row, row): of for row, of in of_subject.items()} if with_others else {}
+        others |= {compared(row, name): of for row, of in of_subject.items()} if with_others else {}
     return scores | {row: of for row, of in others.items() if row not in scores}
 
 

@@ -177,6 +177,11 @@ def limits(scores: Mapping[str, Scores], left_out: str) -> Iterator[str]:
         yield f"{left_out[0].upper()}{left_out[1:]}."
 
 
+def compared(row: str, run: str) -> str:
+    """What a row is called beside other runs': "model, whitened" is "<run>, whitened"."""
+    return f"{run}, {row.removeprefix('model, ')}" if row in OF_THE_MODEL else row
+
+
 class Answer(NamedTuple):
     """Which of several runs is the best by a metric."""
 
@@ -217,7 +222,7 @@ def answer(group: str, scores: Scores, runs: Sequence[str], count: int) -> Answe
         said += f", but {_listed(near, beside)} within chance of it {same}"
         far = [run for run in others if run not in near]
         said += f"; {_listed(far, beside)} worse beyond chance." if far else "."
-    of_runs = (*runs, *(f"{run}, {row}" for run in runs for row in ("whitened", "own clusters")))
+    of_runs = (*runs, *(compared(row, run) for run in runs for row in OF_THE_MODEL))
     without = _best_reference({group: {row: of for row, of in scores.items() if row not in of_runs}}, metric)
     if without and metric.better(without[1], values[best]):
         said += f" A reference is better: {without[0]} ({_short(without[1], metric)})."
